@@ -1,0 +1,125 @@
+/*
+ * The switch for x86-64 under the System V ABI: what a called function must
+ * preserve is rbx, rbp, r12 to r15, rsp, and the control bits of mxcsr and the
+ * x87 control word (System V AMD64 psABI 1.0, 3.2.1 and 3.2.3).
+ *
+ * A suspended context is its stack pointer; above it lie
+ *
+ *    sp + 0   mxcsr (4 bytes), x87 control word (2 bytes), 2 bytes unused
+ *    sp + 8   r15, r14, r13, r12, rbx, rbp
+ *    sp + 56  the address to go on at
+ *
+ * Both sides of the switch have this layout, so one set of unwind information
+ * is true before and after rsp changes, and for a suspended context:
+ * `set $rsp = g->sp`, `set $rip = context_resume` and gdb walks it.
+ */
+    .text
+
+/* void context_switch(void **save: rdi, void *load: rsi) */
+    .globl context_switch
+    .hidden context_switch
+    .type context_switch, @function
+    .p2align 4
+context_switch:
+    .cfi_startproc
+    pushq %rbp
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %rbp, 0
+    pushq %rbx
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %rbx, 0
+    pushq %r12
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %r12, 0
+    pushq %r13
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %r13, 0
+    pushq %r14
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %r14, 0
+    pushq %r15
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %r15, 0
+    leaq -8(%rsp), %rsp
+    .cfi_adjust_cfa_offset 8
+    stmxcsr (%rsp)
+    fnstcw 4(%rsp)
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    .globl context_resume
+    .hidden context_resume
+context_resume:
+    ldmxcsr (%rsp)
+    fldcw 4(%rsp)
+    leaq 8(%rsp), %rsp
+    .cfi_adjust_cfa_offset -8
+    popq %r15
+    .cfi_adjust_cfa_offset -8
+    .cfi_restore %r15
+    popq %r14
+    .cfi_adjust_cfa_offset -8
+    .cfi_restore %r14
+    popq %r13
+    .cfi_adjust_cfa_offset -8
+    .cfi_restore %r13
+    popq %r12
+    .cfi_adjust_cfa_offset -8
+    .cfi_restore %r12
+    popq %rbx
+    .cfi_adjust_cfa_offset -8
+    .cfi_restore %rbx
+    popq %rbp
+    .cfi_adjust_cfa_offset -8
+    .cfi_restore %rbp
+    /* `ret` and not an indirect jump: greenlet.c calls from one place, so the
+    ** processor's return stack predicts this return, and those that follow. */
+    ret
+    .cfi_endproc
+    .size context_switch, . - context_switch
+
+/* Where a new context begins: r12 is `entry`, r13 its argument. Nothing called
+** this, which is what `.cfi_undefined rip` tells gdb and perf (D23). The nop
+** is for unwinders, which look up the byte before a return address. */
+    .type context_entry, @function
+    .p2align 4
+context_entry:
+    .cfi_startproc
+    .cfi_undefined %rip
+    nop
+.Lentry:
+    movq %r13, %rdi
+    callq *%r12
+    ud2
+    .cfi_endproc
+    .size context_entry, . - context_entry
+
+/* void *context_make(low: rdi, top: rsi, entry: rdx, arg: rcx). The new
+** context inherits the caller's control words, as a POSIX thread does
+** (pthread_create(3)). rbp is 0: the end for walkers of frame pointers. */
+    .globl context_make
+    .hidden context_make
+    .type context_make, @function
+    .p2align 4
+context_make:
+    .cfi_startproc
+    andq $-16, %rsi
+    leaq -80(%rsi), %rax
+    stmxcsr (%rax)
+    fnstcw 4(%rax)
+    xorl %r8d, %r8d
+    movw %r8w, 6(%rax)
+    movq %r8, 8(%rax)         /* r15 */
+    movq %r8, 16(%rax)        /* r14 */
+    movq %rcx, 24(%rax)       /* r13 */
+    movq %rdx, 32(%rax)       /* r12 */
+    movq %r8, 40(%rax)        /* rbx */
+    movq %r8, 48(%rax)        /* rbp */
+    leaq .Lentry(%rip), %r9
+    movq %r9, 56(%rax)
+    movq %r8, 64(%rax)        /* a return address that nobody uses: 0 */
+    movq %r8, 72(%rax)
+    ret
+    .cfi_endproc
+    .size context_make, . - context_make
+
+    .section .note.GNU-stack, "", @progbits

@@ -1,0 +1,626 @@
+/*
+ * The hub: run queue, direct hand-over, park and ready, the loop's turns.
+ * May use core and libev.
+ *
+ * The only mutable global is `this_hub`, owned by hub_init and hub_close.
+ */
+#include "hub.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SLICE_DEFAULT 0.002 /* seconds */
+#define STRIDE_MAX 256u     /* switches between two looks at the clock, at most */
+
+static _Thread_local Hub *this_hub;
+
+Hub *hub_current(void) { return this_hub; }
+
+/* ---- time ---- */
+
+static Deadline clock_now(void) {
+  struct timespec ts;
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  return (Deadline)ts.tv_sec + (Deadline)ts.tv_nsec * 1e-9;
+}
+
+/* Our clock is read first, so that libev's is never behind it: a timer set
+** `deadline - now` after libev's now cannot fire before the deadline. */
+Deadline hub_now_update(Hub *hub) {
+  hub->now = clock_now();
+  ev_now_update(hub->loop);
+  return hub->now;
+}
+
+Deadline hub_deadline(Hub *hub, double seconds) {
+  if (isinf(seconds) || seconds >= DEADLINE_NEVER) return DEADLINE_NEVER;
+  return hub_now_update(hub) + seconds;
+}
+
+static void timer_start(Task *t, Deadline deadline) {
+  ev_timer_set(&t->timer, deadline > t->hub->now ? deadline - t->hub->now : 0., 0.);
+  ev_timer_start(t->hub->loop, &t->timer);
+}
+
+/* ---- run queue ---- */
+
+static void run_push(Hub *hub, Task *t) {
+  assert(!t->queued && !t->done);
+  t->queued = true;
+  t->next = NULL;
+  if (hub->run_tail)
+    hub->run_tail->next = t;
+  else
+    hub->run_head = t;
+  hub->run_tail = t;
+}
+
+static Task *run_pop(Hub *hub) {
+  Task *t = hub->run_head;
+  hub->run_head = t->next;
+  if (!hub->run_head) hub->run_tail = NULL;
+  t->queued = false;
+  return t;
+}
+
+/* Takes `t` out of the middle: only after a foreign switch, so it may be slow. */
+static void run_remove(Hub *hub, Task *t) {
+  Task **link = &hub->run_head, *prev = NULL;
+  while (*link != t) {
+    prev = *link;
+    link = &prev->next;
+  }
+  *link = t->next;
+  if (hub->run_tail == t) hub->run_tail = prev;
+  t->queued = false;
+}
+
+/* Looks at the clock, and chooses how many switches may pass before the next
+** look: reading it at every switch would cost as much as the switch itself. */
+static bool slice_look(Hub *hub) {
+  Deadline now = clock_now();
+  double passed = now - hub->slice_seen;
+  if (passed > hub->slice / 4)
+    hub->stride = hub->stride > 1 ? hub->stride / 2 : 1;
+  else if (passed < hub->slice / 16 && hub->stride < STRIDE_MAX)
+    hub->stride *= 2;
+  hub->slice_seen = now;
+  hub->credit = hub->stride;
+  return now >= hub->slice_end;
+}
+
+static inline bool slice_over(Hub *hub) {
+  return --hub->credit == 0 && slice_look(hub);
+}
+
+/* A spawned task whose stack could not be had never runs. */
+static void fail_start(Hub *hub, Task *t, int code) {
+  if (hub->failed) hub->failed(t, code);
+  greenlet_discard(&t->g);
+  task_end(t);
+}
+
+/* Chooses who runs next: the one place that does. The first ready task, or
+** the hub's own when none is ready or the slice is over. */
+static Task *next_task(Hub *hub) {
+  while (hub->run_head && !slice_over(hub)) {
+    Task *t = run_pop(hub);
+    if (t->g.state != GREENLET_NEW) return t;
+    int code = greenlet_prepare(&t->g);
+    if (code == 0) return t;
+    fail_start(hub, t, code);
+  }
+  return hub->self;
+}
+
+/* ---- tasks ---- */
+
+static void all_link(Hub *hub, Task *t) {
+  t->all_next = NULL;
+  t->all_prev = hub->all_tail;
+  if (hub->all_tail)
+    hub->all_tail->all_next = t;
+  else
+    hub->all_head = t;
+  hub->all_tail = t;
+}
+
+static void all_unlink(Hub *hub, Task *t) {
+  if (t->all_prev)
+    t->all_prev->all_next = t->all_next;
+  else
+    hub->all_head = t->all_next;
+  if (t->all_next)
+    t->all_next->all_prev = t->all_prev;
+  else
+    hub->all_tail = t->all_prev;
+}
+
+/* The timer of a parked task is its deadline, that of a scheduled one its start. */
+static void on_task_timer(struct ev_loop *loop, ev_timer *w, int events) {
+  Task *t = w->data;
+  (void)loop, (void)events;
+  if (t->scheduled) {
+    t->scheduled = false;
+    run_push(t->hub, t);
+  } else {
+    hub_ready(t, GREEN_TIMEDOUT);
+  }
+}
+
+/* All of a task but its greenlet. No memset: a spawn should touch no more of
+** the record than it must. */
+static void task_setup(Task *t, Hub *hub) {
+  t->hub = hub;
+  t->waits_in = NULL;
+  t->joiners = (WaitQueue){NULL, NULL};
+  t->body = NULL;
+  ev_timer_init(&t->timer, on_task_timer, 0., 0.);
+  t->timer.data = t;
+  t->io.ev.active = 0;
+  t->io.fresh = 0;
+  t->shield = 0;
+  t->what = NULL;
+  t->holder = NULL;
+  t->what_fd = -1;
+  t->wake = GREEN_OK;
+  t->parked = t->queued = t->cancelled = t->spawned = t->scheduled = t->done = t->daemon = false;
+}
+
+void task_init(Task *t, Hub *hub, Greenlet *parent, GreenletFn fn) {
+  greenlet_init(&t->g, parent, fn);
+  task_setup(t, hub);
+  all_link(hub, t);
+}
+
+/* Started by a raw switch while it stood in the queue or on its timer? Then
+** this is its start, and the other one is void. */
+static void claim_start(Task *t) {
+  if (t->queued) run_remove(t->hub, t);
+  if (t->scheduled) ev_timer_stop(t->hub->loop, &t->timer);
+  t->scheduled = false;
+}
+
+static int spawned_entry(Greenlet *g, void *value, void **result) {
+  Task *t = (Task *)g;
+  (void)value, (void)result;
+  claim_start(t);
+  t->body(t);
+  task_end(t);
+  greenlet_exit(&next_task(t->hub)->g, GREEN_OK, NULL);
+}
+
+void task_init_spawned(Task *t, Hub *hub, void (*body)(Task *t)) {
+  greenlet_init(&t->g, &hub->self->g, spawned_entry);
+  task_setup(t, hub);
+  t->body = body;
+  all_link(hub, t);
+}
+
+static void count_live(Task *t) {
+  t->spawned = true;
+  if (!t->daemon) t->hub->nlive++;
+}
+
+void hub_spawn(Task *t) {
+  assert(t->g.state == GREENLET_NEW && t->body && !t->spawned);
+  count_live(t);
+  run_push(t->hub, t);
+}
+
+void hub_spawn_at(Task *t, Deadline start) {
+  assert(t->g.state == GREENLET_NEW && t->body && !t->spawned);
+  count_live(t);
+  t->scheduled = true;
+  timer_start(t, start);
+}
+
+void task_end(Task *t) {
+  Hub *hub = t->hub;
+  assert(!t->done && !t->parked);
+  claim_start(t);
+  t->done = true;
+  all_unlink(hub, t);
+  while (hub_queue_wake(&t->joiners, GREEN_OK)) continue;
+  if (t->spawned && !t->daemon && --hub->nlive == 0)
+    while (hub_queue_wake(&hub->enders, GREEN_OK)) continue;
+}
+
+void hub_cancel(Task *t) {
+  t->cancelled = true;
+  if (t->parked) {
+    if (t->shield == 0) hub_ready(t, GREEN_CANCELLED);
+  } else if (t->g.state == GREENLET_SUSPENDED && !t->queued) {
+    run_push(t->hub, t);
+  }
+}
+
+/* ---- waiting ---- */
+
+static void queue_unlink(Task *t) {
+  WaitQueue *q = t->waits_in;
+  if (t->wait_prev)
+    t->wait_prev->wait_next = t->wait_next;
+  else
+    q->head = t->wait_next;
+  if (t->wait_next)
+    t->wait_next->wait_prev = t->wait_prev;
+  else
+    q->tail = t->wait_prev;
+  t->waits_in = NULL;
+}
+
+static void queue_link(WaitQueue *q, Task *t) {
+  t->waits_in = q;
+  t->wait_next = NULL;
+  t->wait_prev = q->tail;
+  if (q->tail)
+    q->tail->wait_next = t;
+  else
+    q->head = t;
+  q->tail = t;
+}
+
+/* The first waker wins: later ones find the task no longer parked. */
+void hub_ready(Task *t, int code) {
+  if (!t->parked) return;
+  assert(t->g.state == GREENLET_SUSPENDED && !t->done);
+  t->parked = false;
+  t->wake = code;
+  if (t->waits_in) queue_unlink(t);
+  run_push(t->hub, t);
+}
+
+Task *hub_queue_wake(WaitQueue *q, int code) {
+  Task *t = q->head;
+  if (t) hub_ready(t, code);
+  return t;
+}
+
+/* What came back was not hub_ready but somebody's raw switch or throw (HB4):
+** the wait is void, and nothing of it may be left behind. */
+static int foreign_switch(Task *t, int status) {
+  if (t->waits_in) queue_unlink(t);
+  if (t->queued) run_remove(t->hub, t);
+  t->parked = false;
+  return status == GREEN_OK ? GREEN_BADSWITCH : status;
+}
+
+/* Parks `t`, the running task; the checks are done and the queue is linked. */
+static int park(Task *t, const char *what, Deadline deadline) {
+  Hub *hub = t->hub;
+  assert(!t->parked && !t->queued && !ev_is_active(&t->timer));
+  if (deadline < DEADLINE_NEVER) timer_start(t, deadline);
+  t->what = what;
+  t->parked = true;
+  int status = greenlet_switch(&next_task(hub)->g, GREEN_OK, NULL, &hub->thrown);
+  if (ev_is_active(&t->timer)) ev_timer_stop(hub->loop, &t->timer);
+  t->what = NULL;
+  t->holder = NULL;
+  if (t->parked || t->queued || status != GREEN_OK) return foreign_switch(t, status);
+  return t->wake;
+}
+
+/* A raise at once would let a loop that swallows it starve everybody: let the
+** others run first (D7a). */
+static int give_way(Hub *hub) {
+  Task *t = hub_running(hub);
+  run_push(hub, t);
+  Task *next = next_task(hub);
+  if (next == t) return GREEN_OK;
+  int status = greenlet_switch(&next->g, GREEN_OK, NULL, &hub->thrown);
+  if (t->queued || status != GREEN_OK) return foreign_switch(t, status);
+  return GREEN_OK;
+}
+
+/* A cancelled task may wait only under a shield, and only as long as that lasts. */
+static int park_shielded(Task *t, WaitQueue *q, const char *what, Deadline deadline) {
+  Deadline now = hub_now_update(t->hub);
+  if (t->shield <= now) {
+    t->shield = 0;
+    int code = give_way(t->hub);
+    return code == GREEN_OK ? GREEN_CANCELLED : code;
+  }
+  if (q) queue_link(q, t);
+  if (deadline <= t->shield) return park(t, what, deadline);
+  int code = park(t, what, t->shield);
+  return code == GREEN_TIMEDOUT ? GREEN_CANCELLED : code;
+}
+
+int hub_park_in(Hub *hub, WaitQueue *q, const char *what, const void *holder, Deadline deadline) {
+  Task *t = hub_running(hub);
+  if (!hub_can_wait(hub)) return GREEN_NOWAIT;
+  t->holder = holder;
+  if (t->cancelled) return park_shielded(t, q, what, deadline);
+  if (q) queue_link(q, t);
+  return park(t, what, deadline);
+}
+
+int hub_park(Hub *hub, const char *what, Deadline deadline) {
+  return hub_park_in(hub, NULL, what, NULL, deadline);
+}
+
+int hub_yield(Hub *hub) {
+  if (!hub_can_wait(hub)) return GREEN_NOWAIT;
+  Task *t = hub_running(hub);
+  int code = give_way(hub);
+  return code == GREEN_OK && t->cancelled && t->shield <= hub->now ? GREEN_CANCELLED : code;
+}
+
+int hub_sleep(Hub *hub, Deadline until) {
+  int code = hub_park(hub, "sleep", until);
+  return code == GREEN_TIMEDOUT ? GREEN_OK : code;
+}
+
+int hub_join_task(Hub *hub, Task *t, Deadline deadline) {
+  if (t->done) return GREEN_OK;
+  return hub_park_in(hub, &t->joiners, "join", t, deadline);
+}
+
+int hub_join(Hub *hub, Deadline deadline) {
+  return hub_park_in(hub, &hub->idlers, "wait", NULL, deadline);
+}
+
+int hub_join_spawned(Hub *hub, Deadline deadline) {
+  if (hub->nlive == 0) return GREEN_OK;
+  return hub_park_in(hub, &hub->enders, "the end of all greenlets", NULL, deadline);
+}
+
+/* ---- the loop's turns ---- */
+
+void hub_io_start(Hub *hub, HubIo *io) {
+  if (ev_is_active(&io->ev)) return;
+  ev_io_start(hub->loop, &io->ev);
+  if (io->fresh) return;
+  if (hub->nfresh == hub->fresh_size) {
+    unsigned size = hub->fresh_size ? 2 * hub->fresh_size : 64;
+    HubIo **grown = realloc(hub->fresh, size * sizeof *grown);
+    if (!grown) return; /* unchecked, then: the check is a safeguard, not a duty */
+    hub->fresh = grown;
+    hub->fresh_size = size;
+  }
+  hub->fresh[hub->nfresh++] = io;
+  io->fresh = hub->nfresh;
+}
+
+void hub_io_stop(Hub *hub, HubIo *io) {
+  if (io->fresh) hub->fresh[io->fresh - 1] = NULL;
+  io->fresh = 0;
+  ev_io_stop(hub->loop, &io->ev);
+}
+
+/* Debian's libev aborts the process when epoll_ctl says EBADF, and a foreign
+** fclose between start and poll suffices (D6): such watchers get EV_ERROR. */
+static void check_fresh(Hub *hub) {
+  for (unsigned i = 0; i < hub->nfresh; i++) {
+    HubIo *io = hub->fresh[i];
+    if (!io) continue;
+    io->fresh = 0;
+    if (fcntl(io->ev.fd, F_GETFD) >= 0) continue;
+    ev_io_stop(hub->loop, &io->ev);
+    ev_invoke(hub->loop, &io->ev, EV_ERROR);
+  }
+  hub->nfresh = 0;
+}
+
+/* Runs the ready tasks until none is left or the slice is over. A task that
+** blocks switches to the next one itself; the hub gets control back only then. */
+static void run_ready(Hub *hub) {
+  hub->slice_seen = clock_now();
+  hub->slice_end = hub->slice_seen + hub->slice;
+  hub->credit = hub->stride;
+  while (hub->run_head) {
+    Task *t = next_task(hub);
+    if (t == hub->self) break;
+    greenlet_switch(&t->g, GREEN_OK, NULL, NULL);
+  }
+}
+
+void hub_call_soon(Hub *hub, HubCall *call) {
+  if (call->pending) return;
+  call->pending = true;
+  call->next = NULL;
+  *hub->calls_end = call;
+  hub->calls_end = &call->next;
+}
+
+void hub_call_cancel(Hub *hub, HubCall *call) {
+  if (!call->pending) return;
+  HubCall **link = &hub->calls;
+  while (*link != call) link = &(*link)->next;
+  *link = call->next;
+  if (hub->calls_end == &call->next) hub->calls_end = link;
+  call->pending = false;
+}
+
+/* Runs the calls that stand in the queue now: one that queues itself again
+** has its turn after the loop has polled. */
+static void run_calls(Hub *hub) {
+  HubCall last = {NULL, NULL, false};
+  if (!hub->calls) return;
+  hub_call_soon(hub, &last);
+  while (hub->calls != &last) {
+    HubCall *call = hub->calls;
+    hub_call_cancel(hub, call);
+    call->fn(call);
+  }
+  hub_call_cancel(hub, &last);
+}
+
+/* Before the loop blocks. Lowest priority, so the scripts' own pre-block
+** watchers have run. `spin` keeps the poll from blocking over ready tasks. */
+static void on_prepare(struct ev_loop *loop, ev_prepare *w, int events) {
+  Hub *hub = w->data;
+  (void)events;
+  run_calls(hub);
+  run_ready(hub);
+  check_fresh(hub);
+  if (hub->run_head || hub->calls)
+    ev_idle_start(loop, &hub->spin);
+  else
+    ev_idle_stop(loop, &hub->spin);
+}
+
+static void on_check(struct ev_loop *loop, ev_check *w, int events) {
+  (void)loop, (void)events;
+  hub_now_update(w->data);
+}
+
+static void on_spin(struct ev_loop *loop, ev_idle *w, int events) { (void)loop, (void)w, (void)events; }
+
+/* Who is told that nothing can ever happen any more: main, as gevent does,
+** else the task that has lived longest. */
+static Task *deadlocked(Hub *hub) {
+  if (hub->main->parked) return hub->main;
+  for (Task *t = hub->all_head; t; t = t->all_next)
+    if (t->parked) return t;
+  return NULL;
+}
+
+/* The loop ran out of watchers, and no task is ready. */
+static void on_empty(Hub *hub) {
+  if (hub->idlers.head) {
+    while (hub_queue_wake(&hub->idlers, GREEN_OK)) continue;
+    return;
+  }
+  Task *t = deadlocked(hub);
+  if (t)
+    hub_ready(t, GREEN_DEADLOCK);
+  else /* main is suspended in a raw switch that nobody can answer */
+    greenlet_switch(&hub->main->g, GREEN_DEADLOCK, NULL, NULL);
+}
+
+static int hub_body(Greenlet *g, void *value, void **result) {
+  Hub *hub = ((Task *)g)->hub;
+  (void)value, (void)result;
+  while (!hub->closing) {
+    ev_run(hub->loop, 0);
+    if (!hub->run_head) on_empty(hub);
+  }
+  return GREEN_OK; /* not reached: a closing hub is not switched to */
+}
+
+/* ---- other threads ---- */
+
+void hub_wake(Hub *hub, Task *t) {
+  pthread_mutex_lock(&hub->remote_lock);
+  if (hub->nremote == hub->remote_size) {
+    size_t size = hub->remote_size ? 2 * hub->remote_size : 16;
+    Task **grown = realloc(hub->remote, size * sizeof *grown);
+    if (!grown) abort(); /* a lost wake-up would hang its waiter for ever */
+    hub->remote = grown;
+    hub->remote_size = size;
+  }
+  hub->remote[hub->nremote++] = t;
+  pthread_mutex_unlock(&hub->remote_lock);
+  ev_async_send(hub->loop, &hub->async);
+}
+
+static void on_async(struct ev_loop *loop, ev_async *w, int events) {
+  Hub *hub = w->data;
+  (void)loop, (void)events;
+  pthread_mutex_lock(&hub->remote_lock);
+  for (size_t i = 0; i < hub->nremote; i++) hub_ready(hub->remote[i], GREEN_OK);
+  hub->nremote = 0;
+  pthread_mutex_unlock(&hub->remote_lock);
+}
+
+void hub_hold(Hub *hub, int delta) {
+  if (delta > 0)
+    ev_ref(hub->loop);
+  else
+    ev_unref(hub->loop);
+}
+
+/* ---- services ---- */
+
+HubService *hub_service(Hub *hub, const void *key) {
+  for (HubService *s = hub->services; s; s = s->next)
+    if (s->key == key) return s;
+  return NULL;
+}
+
+void hub_service_add(Hub *hub, HubService *s) {
+  s->next = hub->services;
+  hub->services = s;
+}
+
+/* ---- life ---- */
+
+/* libev's default is to print and abort. A lost epoll descriptor (somebody
+** closed all descriptors) is survived: the loop makes a new one and registers
+** every watcher again, as after a fork (HB8). */
+static void on_syserr(const char *what) {
+  if (errno == EBADF && this_hub) {
+    ev_loop_fork(this_hub->loop);
+    return;
+  }
+  fprintf(stderr, "greenlua: the event loop failed: %s: %s\n", what, strerror(errno));
+  abort();
+}
+
+static void start_watchers(Hub *hub) {
+  ev_prepare_init(&hub->prepare, on_prepare);
+  ev_set_priority(&hub->prepare, EV_MINPRI);
+  hub->prepare.data = hub;
+  ev_check_init(&hub->check, on_check);
+  ev_set_priority(&hub->check, EV_MAXPRI);
+  hub->check.data = hub;
+  ev_async_init(&hub->async, on_async);
+  hub->async.data = hub;
+  ev_idle_init(&hub->spin, on_spin);
+  ev_prepare_start(hub->loop, &hub->prepare);
+  ev_check_start(hub->loop, &hub->check);
+  ev_async_start(hub->loop, &hub->async);
+  for (int i = 0; i < 3; i++) ev_unref(hub->loop); /* they never keep it alive */
+}
+
+int hub_init(Hub *hub, Task *self, Task *main) {
+  memset(hub, 0, sizeof *hub);
+  int code = greenlet_thread_init(&hub->thread, &main->g);
+  if (code < 0) return code;
+  ev_set_syserr_cb(on_syserr);
+  hub->loop = ev_loop_new(EVFLAG_AUTO);
+  if (!hub->loop) {
+    greenlet_thread_close(&hub->thread);
+    return -ENOMEM;
+  }
+  hub->slice = SLICE_DEFAULT;
+  hub->stride = 1;
+  hub->credit = 1;
+  hub->main = main;
+  hub->self = self;
+  hub->calls_end = &hub->calls;
+  pthread_mutex_init(&hub->remote_lock, NULL);
+  greenlet_init(&self->g, &main->g, hub_body);
+  task_setup(self, hub);
+  task_setup(main, hub);
+  all_link(hub, main);
+  start_watchers(hub);
+  hub_now_update(hub);
+  this_hub = hub;
+  return 0;
+}
+
+void hub_close(Hub *hub) {
+  assert(hub_running(hub) == hub->main);
+  hub->closing = true;
+  while (hub->services) {
+    HubService *s = hub->services;
+    hub->services = s->next;
+    s->close(s);
+  }
+  ev_loop_destroy(hub->loop);
+  greenlet_thread_close(&hub->thread);
+  pthread_mutex_destroy(&hub->remote_lock);
+  free(hub->remote);
+  free(hub->fresh);
+  this_hub = NULL;
+}

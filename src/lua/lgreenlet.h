@@ -1,0 +1,30 @@
+/*
+ * What the other binding files may ask of greenlets: who runs, the hub's own
+ * lua_State, and how a callback is run there.
+ */
+#ifndef GREEN_LGREENLET_H
+#define GREEN_LGREENLET_H
+
+#include <lua.h>
+
+#include "../hub/hub.h"
+
+/* The state on which loop callbacks run (D11). Only for code that runs on the
+** hub's greenlet, and only inside lgreenlet_callback's discipline. */
+lua_State *lgreenlet_hub_state(Hub *hub);
+
+/* Calls, on the hub's state, the function and `nargs` arguments on its top,
+** protected. An error is reported on stderr as "error in WHAT" with its
+** traceback and goes no further (HB3). Leaves nothing on the stack. */
+void lgreenlet_callback(Hub *hub, int nargs, const char *what);
+
+/* Keeps the value on L's top alive under `key` until lgreenlet_unanchor (pops
+** it), and pushes it again on any state. Keys are addresses of C objects. */
+void lgreenlet_anchor(lua_State *L, const void *key);
+void lgreenlet_unanchor(lua_State *L, const void *key);
+void lgreenlet_push_anchored(lua_State *L, const void *key);
+
+/* Pushes the greenlet object of `t`. */
+void lgreenlet_push(lua_State *L, Task *t);
+
+#endif
