@@ -45,12 +45,16 @@ struct Greenlet {
   GreenletFn fn;          /* its body */
   const char *name;       /* for messages; NULL: the id serves. Owned by the embedder */
   void *fake_stack;       /* AddressSanitizer's, while suspended; see sanitize.h */
+  void *registration;     /* valgrind's, while it has a stack; ditto */
   uint32_t id;            /* 1 is the thread's main greenlet */
   uint8_t state;          /* GreenletState */
 };
 
 /* Called on the origin's stack just before each switch. `thrown` says whether
-** an error is carried. `origin` is DEAD when the switch is its end. */
+** an error is carried. `origin` is DEAD when the switch is its end. It may
+** change parents, kill NEW greenlets and even switch: the target is looked for
+** again afterwards, and no switch is traced while the tracer runs. It turns
+** itself off by clearing `tracer`. */
 typedef void (*GreenletTracer)(void *arg, int thrown, Greenlet *origin, Greenlet *target);
 
 struct GreenletThread {
@@ -62,6 +66,9 @@ struct GreenletThread {
   uint32_t next_id;
   GreenletTracer tracer;  /* NULL: none */
   void *tracer_arg;
+  int tracing;            /* the tracer runs */
+  const void *main_low;   /* the thread's own stack; set only for AddressSanitizer */
+  size_t main_size;
   StackPool stacks;
 };
 
@@ -102,6 +109,19 @@ void greenlet_discard(Greenlet *g);
 /* Gives `g` another parent. Returns 0, GREEN_CYCLE, GREEN_FOREIGN, or -EINVAL
 ** for main, which can have none. On error nothing has changed. */
 int greenlet_set_parent(Greenlet *g, Greenlet *parent);
+
+/* Makes LeakSanitizer take what parked greenlets refer to as used. To be called
+** at exit, before its check; empty without it (D23). */
+void greenlet_lsan_roots(GreenletThread *t);
+
+/* Has a stack overflow reported by name instead of dying of a bare SIGSEGV
+** (T53): "greenlua: stack overflow in greenlet 'NAME' (id N)" on stderr, then
+** the process dies of the signal as before, its core intact. Each OS thread
+** calls it for an alternate signal stack of its own; the handler is installed
+** only where nobody has installed another. _remove gives the calling thread's
+** alternate stack back. */
+void stack_overflow_handler_install(void);
+void stack_overflow_handler_remove(void);
 
 static inline Greenlet *greenlet_current(GreenletThread *t) { return t->current; }
 
