@@ -84,7 +84,7 @@ static inline void test_check_str(const char *got, const char *want, const char 
   char why[1024];
   if (got != NULL && strcmp(got, want) == 0)
     return;
-  snprintf(why, sizeof why, "%s is \"%s\", not \"%s\"", what, got != NULL ? got : "(null)", want);
+  snprintf(why, sizeof why, "%.99s is \"%.400s\", not \"%.400s\"", what, got != NULL ? got : "(null)", want);
   test_fail(file, line, why);
 }
 

@@ -147,11 +147,20 @@ static Greenlet *heir(Greenlet *to, int status) {
 }
 
 static void trace(GreenletThread *t, int status, Greenlet *target) {
-  if (t->tracer == NULL || t->tracing)
+  if (t->tracer == NULL || t->tracing != NULL)
     return;
-  t->tracing = 1;
+  t->tracing = t->current;
   t->tracer(t->tracer_arg, status != GREEN_OK, t->current, target);
-  t->tracing = 0;
+  t->tracing = NULL;
+}
+
+/* Tells AddressSanitizer which stack comes next. */
+static inline void announce(GreenletThread *t, Greenlet *self, Greenlet *to) {
+  void **fake = self->state == GREENLET_DEAD ? NULL : &self->fake_stack;
+  if (to == t->main)
+    sanitize_leave(fake, t->main_low, t->main_size);
+  else
+    sanitize_leave(fake, stack_low(to->stack), (size_t)(stack_top(to->stack) - stack_low(to->stack)));
 }
 
 /* Switches to `to`, which has a context. The only caller of context_switch.
@@ -171,10 +180,7 @@ static void transfer(GreenletThread *t, Greenlet *to, int status, void *value) {
   t->status = status;
   t->current = to;
   to->state = GREENLET_CURRENT;
-  const char *low = to->stack;
-  sanitize_leave(t->dying == NULL ? &self->fake_stack : NULL,
-                 low != NULL ? stack_low(to->stack) : t->main_low,
-                 low != NULL ? (size_t)(stack_top(to->stack) - stack_low(to->stack)) : t->main_size);
+  announce(t, self, to);
   context_switch(&self->sp, to->sp);
   arrive(t, self);
 }
@@ -224,13 +230,14 @@ void greenlet_exit(Greenlet *next, int status, void *value) {
   assert(self != t->main);
   assert(next->thread == t);
   self->state = GREENLET_DEAD;
-  t->tracing = 0;
   /* A NEW heir that can get no stack dies of that, and its parent hears of it. */
   while (settle(t, &next, status) < 0) {
     greenlet_discard(next);
     status = -ENOMEM;
     value = NULL;
   }
+  if (t->tracing == self) /* its tracer made this switch, and will not return */
+    t->tracing = NULL;
   transfer(t, next, status, value);
   abort();
 }

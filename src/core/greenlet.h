@@ -66,7 +66,7 @@ struct GreenletThread {
   uint32_t next_id;
   GreenletTracer tracer;  /* NULL: none */
   void *tracer_arg;
-  int tracing;            /* the tracer runs */
+  Greenlet *tracing;      /* in whom the tracer runs now; NULL: in nobody */
   const void *main_low;   /* the thread's own stack; set only for AddressSanitizer */
   size_t main_size;
   StackPool stacks;
