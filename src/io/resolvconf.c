@@ -1,4 +1,5 @@
 /* The parser of resolv.conf, and the search list; no waiting, no c-ares. */
+#define _GNU_SOURCE /* secure_getenv */
 #include "resolvconf.h"
 
 #include <ctype.h>
@@ -71,9 +72,11 @@ static void parse_line(ResolvConf *conf, char *line) {
   char *key = strtok_r(line, BLANKS, &save);
   if (!key)
     return;
-  char *rest = save;
+  char *rest = strtok_r(NULL, "\n", &save);
+  if (!rest)
+    return;
   if (strcmp(key, "nameserver") == 0) {
-    char *number = strtok_r(NULL, BLANKS, &save);
+    char *number = strtok_r(rest, BLANKS, &save);
     Address a;
     /* c-ares 1.18 cannot hold a scope, so a link-local server is of no use to us. */
     if (number && address_parse(number, &a) &&
@@ -169,7 +172,7 @@ int resolvconf_set_servers(ResolvConf *conf, const char *list) {
 }
 
 bool resolvconf_candidate(const ResolvConf *conf, const char *name, int step,
-                          char out[RESOLVCONF_NAME]) {
+                          char out[RESOLVCONF_CANDIDATE]) {
   int dots = 0;
   size_t len = strlen(name);
   bool absolute = len > 0 && name[len - 1] == '.';
@@ -178,11 +181,11 @@ bool resolvconf_candidate(const ResolvConf *conf, const char *name, int step,
   int nsearch = absolute ? 0 : conf->nsearch;
   bool bare_first = absolute || dots >= conf->ndots;
   int domain = bare_first ? step - 1 : step; /* -1 or nsearch: the bare name */
-  if (step > nsearch || len >= RESOLVCONF_NAME)
+  if (step > nsearch)
     return false;
   if (domain < 0 || domain == nsearch)
     memcpy(out, name, len + 1);
-  else if (snprintf(out, RESOLVCONF_NAME, "%s.%s", name, conf->search[domain]) >= RESOLVCONF_NAME)
-    memcpy(out, name, len + 1); /* too long to exist: the bare name is asked once more */
+  else
+    snprintf(out, RESOLVCONF_CANDIDATE, "%s.%s", name, conf->search[domain]);
   return true;
 }

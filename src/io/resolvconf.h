@@ -10,6 +10,7 @@
 #define RESOLVCONF_SERVERS 8
 #define RESOLVCONF_SEARCH 16 /* domains; longer lists are cut */
 #define RESOLVCONF_NAME 256  /* bytes of a domain name and its NUL */
+#define RESOLVCONF_CANDIDATE (2 * RESOLVCONF_NAME) /* of two joined by a dot */
 
 typedef struct ResolvConf {
   Address servers[RESOLVCONF_SERVERS]; /* with ports */
@@ -31,10 +32,10 @@ void resolvconf_read(ResolvConf *conf, const char *path);
 ** -EINVAL and changes nothing. */
 int resolvconf_set_servers(ResolvConf *conf, const char *list);
 
-/* Writes the `step`th name to ask for `name` (0 is the first) to `out`: the
-** name itself and its combinations with the search list, in the order of
+/* Writes the `step`th name to ask for `name` (0 is the first), which is shorter
+** than RESOLVCONF_NAME, to `out`: the name itself and its combinations with the search list, in the order of
 ** resolver(5)'s ndots rule. Returns false when there are no more. */
 bool resolvconf_candidate(const ResolvConf *conf, const char *name, int step,
-                          char out[RESOLVCONF_NAME]);
+                          char out[RESOLVCONF_CANDIDATE]);
 
 #endif
