@@ -27,4 +27,18 @@ void lgreenlet_push_anchored(lua_State *L, const void *key);
 /* Pushes the greenlet object of `t`. */
 void lgreenlet_push(lua_State *L, Task *t);
 
+/* ---- for the host ---- */
+
+/* The base state of the greenlet that runs. Async-signal-safe. */
+lua_State *lgreenlet_running_state(Hub *hub);
+
+/* Ctrl-C: kills every greenlet, main included, with an object whose text is
+** "interrupted!". Raises it at once if a greenlet runs (`L` is its state). */
+void lgreenlet_interrupt(lua_State *L);
+
+/* On main: takes a kill of main back, then kills every other greenlet and runs
+** them until they have ended, at most for the shield's time. To be called
+** before lua_close, and after an interrupt before main may wait again. */
+void lgreenlet_unwind(lua_State *L);
+
 #endif

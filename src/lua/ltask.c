@@ -1,0 +1,581 @@
+/*
+ * Spawned greenlets: spawn, wait for, kill, link. May use the hub.
+ */
+#include <errno.h>
+#include <math.h>
+
+#include "lcheck.h"
+#include "lrecord.h"
+
+/* ---- the end ---- */
+
+void ltask_check_callable(lua_State *L, int arg) {
+  if (lua_isfunction(L, arg)) return;
+  if (luaL_getmetafield(L, arg, "__call") == LUA_TNIL) luaL_typeerror(L, arg, "function");
+  lua_pop(L, 1);
+}
+
+/* Arguments: the record, results. Packs them, nils included, into a table. */
+static int pack(lua_State *S) {
+  int n = lua_gettop(S) - 1;
+  lua_createtable(S, n, 0);
+  lua_insert(S, 2);
+  for (int i = n; i >= 1; i--) lua_rawseti(S, 2, i);
+  lua_remove(S, 1);
+  return 1;
+}
+
+/* Pushes what is to be kept of T's top, protected: on failure, Lua's own
+** memory error. */
+static int push_packed(LUniverse *u, LGreenlet *lg, int nresults) {
+  lua_State *S = u->S;
+  if (nresults == 1) {
+    lua_xmove(lg->T, S, 1);
+    return LUA_OK;
+  }
+  if (!lua_checkstack(S, nresults + 4)) nresults = 1;
+  lua_pushcfunction(S, pack);
+  lua_pushlightuserdata(S, lg);
+  lua_xmove(lg->T, S, nresults);
+  return lua_pcall(S, nresults + 1, 1, 0);
+}
+
+/* Calls only what cannot raise, but for the packing, which is protected. */
+void ltask_keep(LUniverse *u, LGreenlet *lg, int status, int nresults) {
+  lua_State *S = u->S;
+  if (nresults == 0) return;
+  lgreenlet_push(S, &lg->task);
+  int packed = push_packed(u, lg, nresults);
+  lg->failed = packed != LUA_OK || (status != LUA_OK && !lgreenlet_is_exit(u, S, -1));
+  lg->exited = status != LUA_OK && !lg->failed;
+  lg->nresults = lg->failed ? 0 : nresults;
+  lua_setiuservalue(S, -2, UV_VALUE);
+  lua_pop(S, 1);
+}
+
+static void run_links_soon(LUniverse *u, LGreenlet *lg) {
+  if (lg->linked) hub_call_soon(&u->hub, &lg->links_call);
+}
+
+static void spawned_body(Task *t) {
+  LUniverse *u = universe();
+  LGreenlet *lg = (LGreenlet *)t;
+  int nresults;
+  int status = lgreenlet_run(u, lg, lua_gettop(lg->T) - 1, &nresults);
+  lcancel_forget(lg);
+  ltimeout_end_all(u, lg);
+  ltask_keep(u, lg, status, nresults);
+  run_links_soon(u, lg);
+  lgreenlet_release(u, lg, status == LUA_OK);
+}
+
+/* Killed before it ran: it never will. The kill object is on L's top. */
+void ltask_end_unstarted(lua_State *L, LUniverse *u, LGreenlet *lg) {
+  lua_settop(lg->T, 0);
+  if (L != lg->T) lua_xmove(L, lg->T, 1);
+  lg->observed = true; /* by the killer */
+  ltask_keep(u, lg, LUA_ERRRUN, 1);
+  run_links_soon(u, lg);
+  greenlet_discard(&lg->task.g);
+  task_end(&lg->task);
+  lgreenlet_release(u, lg, true);
+}
+
+/* The hub could not get a stack for it. */
+static void on_failed_start(Task *t, int code) {
+  LUniverse *u = universe();
+  LGreenlet *lg = (LGreenlet *)t;
+  (void)code;
+  lua_settop(lg->T, 0);
+  lua_pushliteral(lg->T, "not enough memory"); /* Lua's own, anchored: luaM's memerrmsg */
+  ltask_keep(u, lg, LUA_ERRMEM, 1);
+  lreport_failure(u, lg);
+  run_links_soon(u, lg);
+  lgreenlet_release(u, lg, false);
+}
+
+/* ---- spawning ---- */
+
+/* Remembers who spawns: function and line, for reports. The function goes to
+** UV_VALUE, which is free until the end. The greenlet is on L's top. */
+static void note_spawner(lua_State *L, LGreenlet *lg) {
+  lua_Debug ar;
+  if (!lua_getstack(L, 1, &ar)) return;
+  lua_getinfo(L, "fl", &ar);
+  lg->spawn_line = ar.currentline;
+  lua_setiuservalue(L, -2, UV_VALUE);
+}
+
+/* Makes a greenlet of the function at `first` and the arguments after it; they
+** are moved, and it is left in their place. */
+static LGreenlet *make_task(lua_State *L, LUniverse *u, int first) {
+  ltask_check_callable(L, first);
+  LGreenlet *lg = lgreenlet_new(L, u, KIND_SPAWNED);
+  note_spawner(L, lg);
+  lgreenlet_take_thread(L, u, lg);
+  lua_insert(L, first);
+  int n = lua_gettop(L) - first;
+  if (!lua_checkstack(lg->T, n + LUA_MINSTACK)) {
+    lgreenlet_release(u, lg, true);
+    luaL_error(L, "not enough memory");
+  }
+  lua_xmove(L, lg->T, n);
+  if (lua_gethook(L)) lpatch_inherit_hook(L, lg->T);
+  task_init_spawned(&lg->task, &u->hub, spawned_body);
+  return lg;
+}
+
+/*
+---Starts `fn(...)` in a greenlet of its own. It runs when the caller next waits.
+---@param fn function
+---@param ... any  its arguments
+---@return greenlet
+*/
+static int l_spawn(lua_State *L) {
+  LUniverse *u = (LUniverse *)lcheck_hub(L);
+  LGreenlet *lg = make_task(L, u, 1);
+  hub_spawn(&lg->task);
+  return 1;
+}
+
+/*
+---Starts `fn(...)` in a greenlet of its own, `seconds` from now.
+---@param seconds number
+---@param fn function
+---@param ... any  its arguments
+---@return greenlet
+*/
+static int l_spawn_later(lua_State *L) {
+  LUniverse *u = (LUniverse *)lcheck_hub(L);
+  double seconds = lcheck_seconds(L, 1);
+  LGreenlet *lg = make_task(L, u, 2);
+  hub_spawn_at(&lg->task, hub_deadline(&u->hub, seconds));
+  return 1;
+}
+
+/*
+---A greenlet for `fn(...)` that `g:start()` or `g:start_later(s)` will start.
+---@param fn function
+---@param ... any  its arguments
+---@return greenlet
+*/
+static int l_greenlet(lua_State *L) {
+  make_task(L, (LUniverse *)lcheck_hub(L), 1);
+  return 1;
+}
+
+/* A spawned greenlet that has not been started yet. */
+static bool startable(lua_State *L, LGreenlet *lg) {
+  if (lg->kind != KIND_SPAWNED) luaL_error(L, "a raw greenlet is started by switching to it");
+  return !lg->task.spawned && !lg->task.done;
+}
+
+/*
+---Starts a greenlet that `green.greenlet` made; nothing happens the second time.
+*/
+static int l_start(lua_State *L) {
+  LGreenlet *lg = lgreenlet_check(L, 1);
+  if (startable(L, lg)) hub_spawn(&lg->task);
+  return 0;
+}
+
+/*
+---Starts it `seconds` from now.
+---@param seconds number
+*/
+static int l_start_later(lua_State *L) {
+  LGreenlet *lg = lgreenlet_check(L, 1);
+  double seconds = lcheck_seconds(L, 2);
+  if (startable(L, lg)) hub_spawn_at(&lg->task, hub_deadline(lg->task.hub, seconds));
+  return 0;
+}
+
+/* ---- waiting for the end ---- */
+
+/* Waits for the end of `lg`. Returns 0 or GREEN_TIMEDOUT; raises all else. */
+static int wait_end(lua_State *L, LGreenlet *lg, int timeout_arg, const char *fname) {
+  LUniverse *u = (LUniverse *)lcheck_waitable(L, fname);
+  Deadline deadline = lcheck_timeout(L, &u->hub, timeout_arg);
+  if (lg == running(u)) luaL_error(L, "'%s': a greenlet cannot wait for its own end", fname);
+  int code = hub_join_task(&u->hub, &lg->task, deadline);
+  if (code != GREEN_OK) lcheck_raise(L, code, fname);
+  return code;
+}
+
+/*
+---Waits until the greenlet has ended, however it did.
+---@async
+---@param timeout? number  seconds
+---@return true|nil ended
+---@return string? message  "timeout"
+---@return string? code  "ETIMEDOUT"
+*/
+static int l_join(lua_State *L) {
+  LGreenlet *lg = lgreenlet_check(L, 1);
+  int code = wait_end(L, lg, 2, "join");
+  if (code < 0) return lcheck_fail(L, code, "join");
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* Pushes the results that are kept; the greenlet is at 1. */
+static int push_results(lua_State *L, LGreenlet *lg) {
+  int n = lg->nresults;
+  if (n == 0) return 0;
+  lua_getiuservalue(L, 1, UV_VALUE);
+  if (n == 1) return 1;
+  luaL_checkstack(L, n, "too many results");
+  int packed = lua_gettop(L);
+  for (int i = 1; i <= n; i++) lua_rawgeti(L, packed, i);
+  return n;
+}
+
+/*
+---Waits for the end, and returns the results. Raises the greenlet's error (the
+---same value), or a timeout object when `timeout` is over first.
+---@async
+---@param timeout? number  seconds
+---@return any ...
+*/
+static int l_get(lua_State *L) {
+  LGreenlet *lg = lgreenlet_check(L, 1);
+  if (wait_end(L, lg, 2, "get") < 0) {
+    ltimeout_push_expired(L, lua_tonumber(L, 2));
+    return lua_error(L);
+  }
+  if (!lg->failed) return push_results(L, lg);
+  lreport_observe(universe(), lg);
+  lua_getiuservalue(L, 1, UV_VALUE);
+  return lua_error(L);
+}
+
+/*
+---Waits for the end, and returns as `pcall` does: true and the results, or false
+---and the error (a timeout object when `timeout` is over first).
+---@async
+---@param timeout? number  seconds
+---@return boolean ok
+---@return any ...
+*/
+static int l_pget(lua_State *L) {
+  LGreenlet *lg = lgreenlet_check(L, 1);
+  int code = wait_end(L, lg, 2, "pget");
+  lua_pushboolean(L, code == GREEN_OK && !lg->failed);
+  if (code < 0) {
+    ltimeout_push_expired(L, lua_tonumber(L, 2));
+    return 2;
+  }
+  if (!lg->failed) return 1 + push_results(L, lg);
+  lreport_observe(universe(), lg);
+  lua_getiuservalue(L, 1, UV_VALUE);
+  return 2;
+}
+
+/*
+---Has it ended?
+---@return boolean
+*/
+static int l_ready(lua_State *L) {
+  lua_pushboolean(L, lgreenlet_check(L, 1)->task.done);
+  return 1;
+}
+
+/*
+---Has it ended without an error? The exit object counts as success.
+---@return boolean
+*/
+static int l_successful(lua_State *L) {
+  LGreenlet *lg = lgreenlet_check(L, 1);
+  lua_pushboolean(L, lg->task.done && !lg->failed);
+  return 1;
+}
+
+/* ---- killing ---- */
+
+/* Sets the kill going; the object is on L's top and is popped. */
+static void start_kill(lua_State *L, LUniverse *u, LGreenlet *lg) {
+  if (lg == u->self) luaL_error(L, "the hub cannot be killed");
+  if (lg->task.g.state == GREENLET_NEW) {
+    ltask_end_unstarted(L, u, lg);
+    return;
+  }
+  /* its end must return to the hub, not into a parent that waits for it */
+  if (lg->kind == KIND_RAW && lg != running(u)) greenlet_set_parent(&lg->task.g, &u->self->task.g);
+  lcancel_kill(L, lg);
+}
+
+/*
+---Ends the greenlet: `err` is raised where it waits, and cannot be swallowed; its
+---variables to be closed are. One that has not run yet never will.
+---@async
+---@param err? any  `greenlet.exit` if absent
+---@param block? boolean  wait for its end; true if absent
+---@param timeout? number  seconds to wait
+---@return true|nil ended
+---@return string? message  "timeout"
+---@return string? code  "ETIMEDOUT"
+*/
+static int l_kill(lua_State *L) {
+  LUniverse *u = (LUniverse *)lcheck_hub(L);
+  LGreenlet *lg = lgreenlet_check(L, 1);
+  bool block = lua_isnoneornil(L, 3) || lua_toboolean(L, 3);
+  lua_settop(L, 4);
+  if (!lua_isnil(L, 4)) lcheck_seconds(L, 4);
+  if (!lg->task.done) {
+    if (lua_isnil(L, 2))
+      lua_rawgeti(L, LUA_REGISTRYINDEX, u->exit);
+    else
+      lua_pushvalue(L, 2);
+    start_kill(L, u, lg);
+  }
+  if (lg == running(u)) lcancel_raise(L, u, lg);
+  int code = block && !lg->task.done ? wait_end(L, lg, 4, "kill") : GREEN_OK;
+  if (code < 0) return lcheck_fail(L, code, "kill");
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/*
+---Leaving the scope of `local g <close>` joins; leaving it by an error kills.
+*/
+static int l_close(lua_State *L) {
+  LGreenlet *lg = lgreenlet_check(L, 1);
+  LUniverse *u = universe();
+  bool by_error = !lua_isnoneornil(L, 2);
+  lua_settop(L, 1);
+  if (lg->task.done || lg == running(u)) return 0;
+  if (by_error) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, u->exit);
+    start_kill(L, u, lg);
+  } else if (lg->kind == KIND_SPAWNED && !lg->task.spawned) {
+    return 0;
+  }
+  if (!lg->task.done) wait_end(L, lg, 2, "close");
+  return 0;
+}
+
+/* ---- links ---- */
+
+enum { LINK_ANY, LINK_VALUE, LINK_ERROR }; /* the second of each pair in links */
+
+/* Calls, in order, the links that are there when their turn comes: one that
+** unlinks a later one prevents it. Argument: the record. */
+static int run_links(lua_State *H) {
+  LUniverse *u = universe();
+  LGreenlet *lg = lua_touserdata(H, 1);
+  lgreenlet_push_anchored(H, lg);
+  lgreenlet_extra(H, 2);
+  lua_getfield(H, 3, "links");
+  for (int i = 1; lua_rawgeti(H, 4, i) != LUA_TNIL; i += 2) {
+    lua_rawgeti(H, 4, i + 1);
+    lua_Integer kind = lua_tointeger(H, -1);
+    lua_pop(H, 1);
+    bool due = lua_toboolean(H, -1) && (kind == LINK_ANY || (kind == LINK_ERROR) == lg->failed);
+    if (due && kind != LINK_VALUE) lreport_observe(u, lg);
+    lua_pushvalue(H, 2);
+    if (due)
+      lgreenlet_callback(&u->hub, 1, "a link of a greenlet");
+    else
+      lua_pop(H, 2);
+  }
+  lua_pushnil(H);
+  lua_setfield(H, 3, "links");
+  lg->linked = false;
+  lgreenlet_unanchor(H, lg);
+  return 0;
+}
+
+static void on_links(HubCall *call) {
+  LGreenlet *lg = (LGreenlet *)((char *)call - offsetof(LGreenlet, links_call));
+  lua_State *H = universe()->H;
+  lua_pushcfunction(H, run_links);
+  lua_pushlightuserdata(H, lg);
+  if (lua_pcall(H, 1, 0, 0) != LUA_OK) lua_pop(H, 1); /* out of memory: the links are lost */
+}
+
+/* Pushes the list of links of the greenlet at 1; the first one anchors it, so
+** that it lives until they have run. */
+static void push_links(lua_State *L, LGreenlet *lg) {
+  lgreenlet_extra(L, 1);
+  if (lua_getfield(L, -1, "links") == LUA_TNIL) {
+    lua_pop(L, 1);
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, "links");
+  }
+  if (lg->linked) return;
+  lua_pushvalue(L, 1);
+  lgreenlet_anchor(L, lg);
+  lg->linked = true;
+  lg->links_call.fn = on_links;
+}
+
+static int add_link(lua_State *L, int kind) {
+  LGreenlet *lg = lgreenlet_check(L, 1);
+  ltask_check_callable(L, 2);
+  lua_settop(L, 2);
+  push_links(L, lg);
+  lua_Integer n = (lua_Integer)lua_rawlen(L, -1);
+  lua_pushinteger(L, kind);
+  lua_rawseti(L, -2, n + 2);
+  lua_pushvalue(L, 2);
+  lua_rawseti(L, -2, n + 1);
+  if (lg->task.done) run_links_soon(universe(), lg);
+  return 0;
+}
+
+/*
+---Calls `fn(g)` in the hub, where it may not wait, after the greenlet has ended.
+---Links run in the order in which they were added.
+---@param fn fun(g: greenlet)
+*/
+static int l_link(lua_State *L) { return add_link(L, LINK_ANY); }
+
+/*
+---As `link`, but only when it ends without an error.
+---@param fn fun(g: greenlet)
+*/
+static int l_link_value(lua_State *L) { return add_link(L, LINK_VALUE); }
+
+/*
+---As `link`, but only when it ends with an error.
+---@param fn fun(g: greenlet)
+*/
+static int l_link_error(lua_State *L) { return add_link(L, LINK_ERROR); }
+
+/*
+---Takes a link back: all that were made with this function.
+---@param fn fun(g: greenlet)
+*/
+static int l_unlink(lua_State *L) {
+  LGreenlet *lg = lgreenlet_check(L, 1);
+  luaL_checkany(L, 2);
+  lua_settop(L, 2);
+  if (!lg->linked) return 0;
+  lgreenlet_extra(L, 1);
+  lua_getfield(L, 3, "links");
+  int kept = 0;
+  for (int i = 1; lua_rawgeti(L, 4, i) != LUA_TNIL; i += 2) {
+    bool same = lua_rawequal(L, 2, -1);
+    lua_pop(L, 1);
+    kept += !same;
+    if (!same) continue;
+    lua_pushboolean(L, 0); /* a hole would end the list for those who run it */
+    lua_rawseti(L, 4, i);
+  }
+  lua_settop(L, 3);
+  if (kept > 0 || lg->links_call.pending || lg->task.done) return 0;
+  lua_pushnil(L);
+  lua_setfield(L, 3, "links");
+  lg->linked = false;
+  lgreenlet_unanchor(L, lg);
+  return 0;
+}
+
+/* ---- sleeping ---- */
+
+/*
+---Waits. `sleep(0)` is `yield()`: every other ready greenlet runs once.
+---@async
+---@param seconds? number  0 if absent
+*/
+static int l_sleep(lua_State *L) {
+  double seconds = lua_isnoneornil(L, 1) ? 0 : lcheck_seconds(L, 1);
+  Hub *hub = lcheck_waitable(L, "sleep");
+  int code = seconds == 0 ? hub_yield(hub) : hub_sleep(hub, hub_deadline(hub, seconds));
+  if (code < 0) lcheck_raise(L, code, "sleep");
+  return 0;
+}
+
+/*
+---Lets every other ready greenlet run once.
+---@async
+*/
+static int l_yield(lua_State *L) {
+  int code = hub_yield(lcheck_waitable(L, "yield"));
+  if (code < 0) lcheck_raise(L, code, "yield");
+  return 0;
+}
+
+/* ---- a waiter: one greenlet's rendezvous ---- */
+
+#define WAITER_TYPE "green.waiter"
+
+typedef struct LWaiter {
+  Task *task; /* who waits; NULL: nobody */
+  bool woken; /* a wake that nobody has waited for yet */
+} LWaiter;
+
+/*
+---A rendezvous that switches once: `w:wait([timeout])` parks until `w:wake()`;
+---a wake before the wait is remembered.
+---@return waiter
+*/
+static int l_waiter(lua_State *L) {
+  LWaiter *w = lua_newuserdatauv(L, sizeof *w, 0);
+  *w = (LWaiter){NULL, false};
+  luaL_setmetatable(L, WAITER_TYPE);
+  return 1;
+}
+
+/*
+---Waits for `wake`.
+---@async
+---@param timeout? number  seconds
+---@return true|nil woken
+---@return string? message  "timeout"
+---@return string? code  "ETIMEDOUT"
+*/
+static int l_waiter_wait(lua_State *L) {
+  LWaiter *w = luaL_checkudata(L, 1, WAITER_TYPE);
+  Hub *hub = lcheck_waitable(L, "wait");
+  Deadline deadline = lcheck_timeout(L, hub, 2);
+  int code = GREEN_OK;
+  if (w->task) return luaL_error(L, "'wait': another greenlet waits for this waiter already");
+  if (!w->woken) {
+    w->task = hub_running(hub);
+    code = hub_park(hub, "wait", deadline);
+    w->task = NULL;
+  }
+  if (code < 0) return lcheck_fail(L, code, "wait");
+  w->woken = false;
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/*
+---Wakes who waits, or who will.
+*/
+static int l_waiter_wake(lua_State *L) {
+  LWaiter *w = luaL_checkudata(L, 1, WAITER_TYPE);
+  w->woken = true; /* also when its wait has just timed out: the next one then finds it */
+  if (w->task) hub_ready(w->task, GREEN_OK);
+  return 0;
+}
+
+static const luaL_Reg waiter_methods[] = {{"wait", l_waiter_wait}, {"wake", l_waiter_wake}, {NULL, NULL}};
+
+/* ---- tables ---- */
+
+static const luaL_Reg functions[] = {
+    {"spawn", l_spawn}, {"spawn_later", l_spawn_later}, {"greenlet", l_greenlet}, {"sleep", l_sleep},
+    {"yield", l_yield}, {"waiter", l_waiter},           {NULL, NULL}};
+
+static const luaL_Reg methods[] = {
+    {"start", l_start},           {"start_later", l_start_later}, {"join", l_join},
+    {"get", l_get},               {"pget", l_pget},               {"ready", l_ready},
+    {"kill", l_kill},             {"successful", l_successful},   {"link", l_link},
+    {"link_value", l_link_value}, {"link_error", l_link_error},   {"unlink", l_unlink},
+    {"__close", l_close},         {NULL, NULL}};
+
+void ltask_open(lua_State *L, int module, int methods_table) {
+  universe()->hub.failed = on_failed_start;
+  lua_pushvalue(L, module);
+  luaL_setfuncs(L, functions, 0);
+  lua_pushvalue(L, methods_table);
+  luaL_setfuncs(L, methods, 0);
+  luaL_newmetatable(L, WAITER_TYPE);
+  luaL_newlib(L, waiter_methods);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 3);
+}
