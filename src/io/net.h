@@ -11,7 +11,8 @@
 #include "resolver.h"
 #include "stream.h"
 
-/* A TCP socket of `family` (AF_INET or AF_INET6). Returns the descriptor or -errno. */
+/* A TCP socket of `family`: AF_INET, or AF_INET6 and then for IPv6 only.
+** Returns the descriptor or -errno. */
 int net_socket(int family);
 
 /* The family of a socket, or -errno. */
