@@ -86,8 +86,8 @@ static void scrambler(void *arg) {
   sanitize_arrive(NULL);
   for (;;) {
 #ifdef __x86_64__
-    __asm__ volatile("mov $-1, %%rbx; mov $-1, %%r12; mov $-1, %%r13; mov $-1, %%r14; mov $-1, %%r15"
-                     ::: "rbx", "r12", "r13", "r14", "r15");
+    __asm__ volatile("mov $-1, %%rbx; mov $-1, %%r12; mov $-1, %%r13\n"
+                     "mov $-1, %%r14; mov $-1, %%r15" ::: "rbx", "r12", "r13", "r14", "r15");
 #endif
     leave(&context);
   }

@@ -555,9 +555,9 @@ static int overflow_part(const char *part) {
   return 6;
 }
 
-static void exec_overflow(void) { execl("/proc/self/exe", "t", "overflow", (char *)NULL); }
-static void exec_wild(void) { execl("/proc/self/exe", "t", "wild", (char *)NULL); }
-static void exec_sent(void) { execl("/proc/self/exe", "t", "sent", (char *)NULL); }
+static void exec_overflow(void) { test_exec_self("overflow"); }
+static void exec_wild(void) { test_exec_self("wild"); }
+static void exec_sent(void) { test_exec_self("sent"); }
 
 /* The last line only: AddressSanitizer warns of swapcontext in front of it. */
 static const char *last_line(const char *err) {
@@ -572,7 +572,8 @@ static void overflow_is_named(void) {
   CHECK_STR(last_line(err), "greenlua: stack overflow in greenlet 'diver' (id 3)\n");
   status = test_child(exec_wild, err, sizeof err);
   CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
-  CHECK_STR(last_line(err), "greenlua: access to another greenlet's stack guard in greenlet 'diver' (id 3)\n");
+  CHECK_STR(last_line(err),
+            "greenlua: access to another greenlet's stack guard in greenlet 'diver' (id 3)\n");
   status = test_child(exec_sent, err, sizeof err);
   CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
   CHECK_STR(err, "");

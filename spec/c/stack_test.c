@@ -177,8 +177,7 @@ static void guards_fault(void) {
 ** running this program anew with the name of a part. */
 static void exec_part(const char *part) {
   setenv("GREENLUA_GUARD", "mprotect", 1);
-  execl("/proc/self/exe", "stack_test", part, (char *)NULL);
-  _exit(127);
+  test_exec_self(part);
 }
 
 static void exec_kind(void) { exec_part("kind"); }
@@ -259,14 +258,14 @@ int main(int argc, char **argv) {
   RUN("a slot is usable between guard and top", whole_slot_is_usable);
   RUN("D2 neighbours' tops have 16 colours", tops_are_coloured);
   RUN("slots are reused last-in first-out", last_in_first_out);
-  RUN("above the mark a slot's pages go back, and warm slots are reused first", trims_above_the_mark);
+  RUN("above the mark a slot's pages go back; warm slots are reused first", trims_above_the_mark);
   RUN("10,000 slots do not overlap and are all reused", many_without_overlap);
   RUN("a walk sees the slots that have an owner", walks_owned_slots);
   RUN("guard_hit knows guards from stacks and from the rest", guard_hit_knows_guards);
   RUN("T53 both ends of a guard fault, after reuse and trimming too", guards_fault);
   RUN("T53 GREENLUA_GUARD=mprotect guards as well", fallback_guards);
   if (max_map_count() > 0 && max_map_count() < 200000)
-    RUN("T53 no mapping left for a guard: an error that says what to raise", fallback_runs_out_loudly);
+    RUN("T53 no mapping left for a guard: the error says what to raise", fallback_runs_out_loudly);
   else
     SKIP("T53 no mapping left for a guard", "vm.max_map_count is large");
 #ifdef SANITIZE_ADDRESS

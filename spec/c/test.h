@@ -84,7 +84,8 @@ static inline void test_check_str(const char *got, const char *want, const char 
   char why[1024];
   if (got != NULL && strcmp(got, want) == 0)
     return;
-  snprintf(why, sizeof why, "%.99s is \"%.400s\", not \"%.400s\"", what, got != NULL ? got : "(null)", want);
+  snprintf(why, sizeof why, "%.99s is \"%.400s\", not \"%.400s\"", what,
+           got != NULL ? got : "(null)", want);
   test_fail(file, line, why);
 }
 
@@ -119,6 +120,18 @@ static inline int test_child(void (*fn)(void), char *err, size_t size) {
   int status = -1;
   waitpid(pid, &status, 0);
   return status;
+}
+
+/* Runs this program anew with one argument, in place of the calling process.
+** By its path: under valgrind /proc/self/exe is valgrind, but its link is not. */
+static inline void test_exec_self(const char *arg) {
+  char path[4096];
+  ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+  if (n > 0) {
+    path[n] = '\0';
+    execl(path, path, arg, (char *)NULL);
+  }
+  _exit(127);
 }
 
 static inline double test_seconds(void) {

@@ -157,10 +157,12 @@ static void trace(GreenletThread *t, int status, Greenlet *target) {
 /* Tells AddressSanitizer which stack comes next. */
 static inline void announce(GreenletThread *t, Greenlet *self, Greenlet *to) {
   void **fake = self->state == GREENLET_DEAD ? NULL : &self->fake_stack;
-  if (to == t->main)
+  if (to == t->main) {
     sanitize_leave(fake, t->main_low, t->main_size);
-  else
-    sanitize_leave(fake, stack_low(to->stack), (size_t)(stack_top(to->stack) - stack_low(to->stack)));
+  } else {
+    char *low = stack_low(to->stack);
+    sanitize_leave(fake, low, (size_t)(stack_top(to->stack) - low));
+  }
 }
 
 /* Switches to `to`, which has a context. The only caller of context_switch.

@@ -62,7 +62,7 @@ struct GreenletThread {
   Greenlet *main;
   Greenlet *dying;        /* died in the last switch; its stack is given back on arrival */
   void *value;            /* the transfer under way */
-  int status;             /* ditto: GREEN_OK, GREEN_THROWN, or another negative code without a value */
+  int status;             /* ditto: GREEN_OK, GREEN_THROWN, or another code without a value */
   uint32_t next_id;
   GreenletTracer tracer;  /* NULL: none */
   void *tracer_arg;

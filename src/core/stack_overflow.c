@@ -6,8 +6,7 @@
  */
 #define _GNU_SOURCE
 #include <signal.h>
-#include <stdlib.h>
-#include <string.h>
+#include <stddef.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -84,7 +83,8 @@ void stack_overflow_handler_install(void) {
   if (sigaltstack(NULL, &old) < 0)
     return;
   if (old.ss_flags & SS_DISABLE) {
-    void *p = mmap(NULL, ALTERNATE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *p = mmap(NULL, ALTERNATE_BYTES, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
       return;
     stack_t stack = {.ss_sp = p, .ss_size = ALTERNATE_BYTES};

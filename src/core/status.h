@@ -11,7 +11,7 @@
 enum {
   GREEN_OK = 0,
   GREEN_TIMEDOUT = -10001,  /* the deadline passed first */
-  GREEN_CANCELLED = -10002, /* a kill or a timeout of an outer scope; the binding raises its object */
+  GREEN_CANCELLED = -10002, /* a kill, or an outer scope timed out; the binding raises its object */
   GREEN_CLOSED = -10003,    /* the object was closed on this side, before or during the wait */
   GREEN_EOF = -10004,       /* the peer closed */
   GREEN_BUSY = -10005,      /* already used by another greenlet */
