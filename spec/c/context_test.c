@@ -103,7 +103,14 @@ static void keeps_registers(void) {
   CHECK_INT(got, a + 3 * b + 5 * c + 7 * d + 11 * e + 13 * f);
 }
 
-static int inner_round[3];
+static int inner_round[2];
+static double inner_third;
+
+/* fegetround asks the x87 word; this asks mxcsr, where doubles are SSE's. */
+static double third(void) {
+  volatile double one = 1, three = 3;
+  return one / three;
+}
 
 static void rounder(void *arg) {
   (void)arg;
@@ -112,19 +119,23 @@ static void rounder(void *arg) {
   fesetround(FE_UPWARD);
   leave(&other_context);
   inner_round[1] = fegetround();
+  inner_third = third();
   leave(&other_context);
   abort();
 }
 
 static void control_words_are_the_contexts(void) {
   CHECK_INT(fegetround(), FE_TONEAREST);
+  double nearest = third();
   other_context = context_make(other_stack, other_stack + sizeof other_stack, rounder, NULL);
   enter(other_stack, other_context);
   CHECK_INT(inner_round[0], FE_TONEAREST);
+  CHECK(third() == nearest);
   CHECK_INT(fegetround(), FE_TONEAREST);
   fesetround(FE_DOWNWARD);
   enter(other_stack, other_context);
   CHECK_INT(inner_round[1], FE_UPWARD);
+  CHECK(inner_third > nearest);
   CHECK_INT(fegetround(), FE_DOWNWARD);
   fesetround(FE_TONEAREST);
 }
