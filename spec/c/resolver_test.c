@@ -809,6 +809,12 @@ static void arguments_are_checked(void) {
   CHECK_INT(resolver_set_patience(&hub, -1, 0), -EINVAL);
   CHECK_INT(resolver_set_patience(&hub, 1000, 0), -EINVAL);
   CHECK_INT(resolver_set_patience(&hub, 0, 11), -EINVAL);
+  double timeout;
+  int tries;
+  CHECK_INT(resolver_set_patience(&hub, 0, 3), 0); /* 0 keeps what is */
+  CHECK_INT(resolver_patience(&hub, &timeout, &tries), 0);
+  CHECK_INT((int)timeout, 2);
+  CHECK_INT(tries, 3);
   end();
 }
 

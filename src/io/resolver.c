@@ -455,3 +455,14 @@ int resolver_set_patience(Hub *hub, double timeout, int tries) {
   reconfigure(r);
   return 0;
 }
+
+int resolver_patience(Hub *hub, double *timeout, int *tries) {
+  Resolver *r = resolver_of(hub);
+  if (!r)
+    return -ENOMEM;
+  hub_now_update(hub);
+  refresh_conf(r);
+  *timeout = r->conf.timeout;
+  *tries = r->conf.tries;
+  return 0;
+}

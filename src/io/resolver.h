@@ -56,4 +56,7 @@ int resolver_set_files(Hub *hub, const char *resolv_conf, const char *hosts);
 ** RESOLVER_TRIES_MAX) or -ENOMEM. */
 int resolver_set_patience(Hub *hub, double timeout, int tries);
 
+/* What resolver_set_patience set, or resolv.conf. Returns 0 or -ENOMEM. */
+int resolver_patience(Hub *hub, double *timeout, int *tries);
+
 #endif
