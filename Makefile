@@ -91,8 +91,8 @@ lint: all ## luacheck, order of rooms, exported names, sizes, doc blocks
 	tools/deps lint
 	tools/lint $(OUT)
 
-bench: all ## the figures: `name metric value unit`
-	tools/bench $(OUT)
+bench: all $(OUT)/libgreen.a ## the figures: `name metric value unit`
+	CC='$(CC)' bench/run $(OUT)
 
 asan: ## build build/asan/greenlua
 	$(MAKE) SANITIZE=address,undefined all
