@@ -10,6 +10,9 @@ local core = require "green.core"
 
 local M = core.socket
 
+--- `green.sleep`, under LuaSocket's name.
+M.sleep = core.greenlet.sleep
+
 --- `socket.connect` over IPv4 only.
 ---@async
 ---@param host string

@@ -194,6 +194,7 @@ function socket.connect(host, port, laddr, lport, family) end
 static int f_connect(lua_State *L) {
   Hub *hub = lcheck_waitable(L, "connect");
   Address local;
+  lua_settop(L, 5);
   const char *host = luaL_checkstring(L, 1);
   int port = check_port(L, 2);
   int family = check_family(L, 5);
