@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,7 +50,15 @@ static void forget(TempFile *t) {
   *t = (TempFile){NULL, NULL, -1};
 }
 
+/* So that a write beyond `ulimit -f` answers EFBIG and does not end the process. */
+static void ignore_sigxfsz(void) {
+  struct sigaction present;
+  if (sigaction(SIGXFSZ, NULL, &present) == 0 && present.sa_handler == SIG_DFL)
+    signal(SIGXFSZ, SIG_IGN);
+}
+
 int tempfile_open(TempFile *t, const char *path) {
+  ignore_sigxfsz();
   *t = (TempFile){strdup(path), NULL, -1};
   int code = t->path ? create(t) : -ENOMEM;
   if (code < 0) forget(t);

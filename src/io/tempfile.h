@@ -4,7 +4,8 @@
  * The bytes go to a file with a random name in the same folder, created with
  * O_EXCL and mode 0600; committing renames it over the final name, which is
  * replaced and never followed (T18). Whatever ends otherwise leaves nothing.
- * Never waits for the hub: writing to a regular file blocks.
+ * Never waits for the hub: writing to a regular file blocks. The process ignores
+ * SIGXFSZ from the first file on, unless somebody handles it.
  */
 #ifndef GREEN_TEMPFILE_H
 #define GREEN_TEMPFILE_H
