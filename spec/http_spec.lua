@@ -280,8 +280,12 @@ describe("http against nginx", function()
     local url = server:url("/hello", 2):gsub("^http:", "https:")
     local cafile, said = server.folder .. "/cert.pem", nil
     assert.is_truthy(assert(http.get(url, { cafile = cafile })).body:find("^HTTP/2"))
-    assert(http.get(url, { cafile = cafile, sink = function(piece) said = piece end }))
+    local options = { cafile = cafile, sink = function(piece) said = piece end }
+    assert(http.get(url, options))
     assert.is_truthy(said:find("^HTTP/1.1"), said)
+    local before = said
+    assert(http.get(url, options))
+    assert.are.equal(before, said) -- the connection is used again
   end)
 
   it("T5 a redirect from https to http is refused", function()
