@@ -9,6 +9,7 @@
 #include "lwatcher.h"
 
 #define DEFERRED "green.callback" /* the metatable's name in the registry */
+#define SLICE_MIN 1e-5 /* seconds; in less, a greenlet might not get its turn at all */
 
 /* A call in the loop's next turn; anchored while it is pending. */
 typedef struct Deferred {
@@ -117,7 +118,9 @@ static int update_now(lua_State *L) {
 */
 static int slice(lua_State *L) {
   Hub *hub = lcheck_hub(L);
-  if (!lua_isnoneornil(L, 1)) hub->slice = lcheck_seconds(L, 1);
+  double seconds = lua_isnoneornil(L, 1) ? hub->slice : lcheck_seconds(L, 1);
+  luaL_argcheck(L, seconds >= SLICE_MIN, 1, "expected at least 10 microseconds");
+  hub->slice = seconds;
   lua_pushnumber(L, hub->slice);
   return 1;
 }
