@@ -70,7 +70,7 @@ LIBS := -l:libev.a -l:libcares.a -lm -ldl
 
 # ---- targets ----
 
-.PHONY: all demo test install lint bench asan deps rock clean help FORCE
+.PHONY: all demo test ctests install lint bench asan deps rock check-curl install-rock clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -114,6 +114,7 @@ help: ## this list
 $(OUT)/greenlua: $(OBJECTS) $(EMBEDDED:.c=.c.o) $(filter %/liblua.a,$(LUA_LIB)) $(OUT)/exports
 	$(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -pthread -o $@ $(filter %.o,$^) \
 	  -Wl,--dynamic-list=$(OUT)/exports -Wl,--whole-archive $(LUA_LIB) -Wl,--no-whole-archive $(LIBS)
+	@$(if $(filter system,$(LUA)),echo 'warning: linked with the Lua of this system; see LUA in the Makefile' >&2,:)
 
 $(OUT)/exports: tools/exports $(wildcard src/greenlua.h) | $(LUA_INC)/lua.h
 	tools/exports $(LUA_INC) $(wildcard src/greenlua.h) >$@
@@ -149,6 +150,31 @@ $(OUT)/lua/liblua.a: $(LUA_DIR)/lua.h $(OUT)/flags
 	cd $(@D) && ls $(abspath $(LUA_DIR))/*.c | grep -v "/luac*.c$$" | xargs -n 8 -P 8 $(CC) $(LUA_CFLAGS) -c
 	rm -f $@ && ar rcs $@ $(@D)/*.o
 
+# ---- the module for stock Lua: what the rockspec calls ----
+
+# Takes Lua from the program that loads it, libev and c-ares as shared libraries.
+# All names stay inside but luaopen_green_core, the only one that lcore.c has.
+PIC_OBJECTS := $(patsubst $(OUT)/obj/%,$(OUT)/pic/%,$(foreach room,core hub io lua,$(call objects,$(room))))
+
+rock: check-curl $(OUT)/greenlua $(OUT)/green/core.so
+
+check-curl:
+	@echo '#include <curl/curl.h>' | $(CC) -E - >/dev/null 2>&1 || \
+	  { echo 'greenlua needs curl/curl.h: on Debian, apt-get install libcurl4-openssl-dev' >&2; exit 1; }
+
+install-rock: rock
+	install -D -m 755 $(OUT)/greenlua $(BINDIR)/greenlua
+	install -D -m 755 $(OUT)/green/core.so $(LIBDIR)/green/core.so
+	cd lua && for file in $(LUA_MODULES:lua/%=%); do install -D -m 644 $$file $(LUADIR)/$$file || exit 1; done
+
+$(OUT)/green/core.so: $(PIC_OBJECTS)
+	@mkdir -p $(@D)
+	$(CC) -shared $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -pthread -o $@ $^ -lev -lcares -lm -ldl
+
+$(OUT)/pic/%.o: src/% $(OUT)/flags | $(LUA_INC)/lua.h
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -fPIC $(if $(filter %/lcore.c,$<),-fvisibility=default) -I$(LUA_INC) -c -o $@ $<
+
 # ---- C tests: no Lua; each prints `N passed, N failed` ----
 
 $(OUT)/libgreen.a: $(foreach room,core hub io,$(call objects,$(room)))
@@ -160,4 +186,4 @@ $(OUT)/spec/%_test: spec/c/%_test.c $(OUT)/libgreen.a
 
 ctests: $(C_TESTS:%=$(OUT)/spec/%)
 
--include $(wildcard $(OUT)/obj/*/*.d $(OUT)/spec/*.d)
+-include $(wildcard $(OUT)/obj/*/*.d $(OUT)/pic/*/*.d $(OUT)/spec/*.d)

@@ -66,7 +66,7 @@ int chunk_file(lua_State *L, const char *path, const char *mode, int nargs) {
 int chunk_library(lua_State *L, const char *spec) {
   const char *equals = strchr(spec, '=');
   const char *module = equals ? equals + 1 : spec;
-  size_t n = equals ? (size_t)(equals - spec) : strcspn(spec, LUA_IGMARK);
+  size_t n = equals ? (size_t)(equals - spec) : strcspn(spec, "-");
   lua_getglobal(L, "require");
   lua_pushstring(L, module);
   int status = chunk_call(L, 1, 1);

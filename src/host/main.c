@@ -84,7 +84,7 @@ static void create_arg(lua_State *L, const Options *o) {
 }
 
 static bool run_init(lua_State *L) {
-  const char *name = "=LUA_INIT" LUA_VERSUFFIX;
+  const char *name = "=LUA_INIT_5_4";
   const char *init = getenv(name + 1);
   if (!init) {
     name = "=LUA_INIT";
