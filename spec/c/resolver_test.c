@@ -245,6 +245,13 @@ static void server_start(Server *s, bool silent) {
   s->port = ntohs(a.sin_port);
 }
 
+static void server_stop(Server *s) {
+  pthread_cancel(s->thread); /* in select or recvfrom */
+  pthread_join(s->thread, NULL);
+  close(s->udp);
+  close(s->tcp);
+}
+
 static Server good, dead;
 
 /* ---- helpers ---- */
@@ -340,7 +347,8 @@ static void join_all(void) { CHECK_INT(hub_join_spawned(&hub, hub_deadline(&hub,
 static void numbers_as_libc(void) {
   static const char *const texts[] = {
       "127.0.0.1", "127.1", "0x7f.1", "2130706433", "0177.0.0.1", "1.2.3", "255.255.255.255",
-      "256.1.1.1", "1.2.3.4.5", "1.2.3.4 ", "1.2.3.4 x", " 1.2.3.4", "1..2", "", ".", "1.", "0x", "08.1.1.1",
+      "256.1.1.1", "1.2.3.4.5", "1.2.3.4 ", "1.2.3.4 x", " 1.2.3.4", "1..2", "", ".", "1.", "0x",
+      "08.1.1.1",
       "::1", "::", "fe80::1%lo", "fe80::1%1", "fe80::1%nosuchif", "fe80::1%", "::1%lo", "::1%7",
       "::1%99999999999", "::ffff:1.2.3.4", "1::2::3", "::g", "[::1]", "12345::", "localhost", "a.b",
       "fe80::1%lo%lo", "ff02::1%lo", "2001:db8::1%lo"};
@@ -433,7 +441,8 @@ static void resolv_conf_is_parsed(void) {
 
 static void server_lists_are_parsed(void) {
   static const char *const bad[] = {"", ",", "host", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536",
-                                    "127.0.0.1:x", "[::1", "[::1]53", "[]:53", "::1%lo", "1.1.1.1,bad"};
+                                    "127.0.0.1:x", "[::1", "[::1]53", "[]:53", "::1%lo",
+                                    "1.1.1.1,bad"};
   ResolvConf c = {0};
   CHECK_INT(resolvconf_set_servers(&c, "127.0.0.1:5353,[::1]:54, 10.0.0.1 ::1"), 0);
   CHECK_INT(c.nservers, 4);
@@ -468,7 +477,8 @@ static void search_order(void) {
 }
 
 static void hosts_come_first(void) {
-  char *hosts = temporary("10.9.9.9 db db.test # DB2\n10.9.9.8\tDB\nfd00::9 db\nbad name\n10.1.1.1\n");
+  char *hosts = temporary("10.9.9.9 db db.test # DB2\n10.9.9.8\tDB\nfd00::9 db\n"
+                          "bad name\n10.1.1.1\n");
   begin();
   resolver_set_files(&hub, NULL, hosts);
   int before = good.questions;
@@ -730,6 +740,7 @@ static void child_looks_up(void) {
   if (lookup("child.test", AF_INET) != 1 || lookup("plain.test", AF_INET) != 1)
     _exit(1);
   join_all();
+  end();
   _exit(a.result == 1 && parents.result == GREEN_EAI_AGAIN ? 0 : 2);
 }
 
@@ -782,7 +793,8 @@ static void sockets_closed_behind_the_back(void) {
     socklen_t size = sizeof a;
     int type = 0;
     socklen_t type_size = sizeof type;
-    if (fd != good.udp && fd != dead.udp && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) == 0 &&
+    if (fd != good.udp && fd != dead.udp &&
+        getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) == 0 &&
         type == SOCK_DGRAM && getpeername(fd, (struct sockaddr *)&a, &size) == 0)
       close(fd);
   }
@@ -849,5 +861,7 @@ int main(void) {
   RUN("DN5 the hub ends with lookups open", hub_ends_meanwhile);
   RUN("invalid settings are refused and change nothing", arguments_are_checked);
   remove_temporaries();
+  server_stop(&good);
+  server_stop(&dead);
   return test_end();
 }

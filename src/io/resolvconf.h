@@ -33,8 +33,9 @@ void resolvconf_read(ResolvConf *conf, const char *path);
 int resolvconf_set_servers(ResolvConf *conf, const char *list);
 
 /* Writes the `step`th name to ask for `name` (0 is the first), which is shorter
-** than RESOLVCONF_NAME, to `out`: the name itself and its combinations with the search list, in the order of
-** resolver(5)'s ndots rule. Returns false when there are no more. */
+** than RESOLVCONF_NAME, to `out`: the name itself and its combinations with the
+** search list, in the order of resolv.conf(5)'s ndots rule. Returns false when
+** there are no more. */
 bool resolvconf_candidate(const ResolvConf *conf, const char *name, int step,
                           char out[RESOLVCONF_CANDIDATE]);
 

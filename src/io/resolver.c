@@ -24,7 +24,7 @@
 
 #define NAME_MAX_LEN 253      /* RFC 1035 section 2.3.4, in text form */
 #define LABEL_MAX 63
-#define LATE_FAMILY 0.050     /* seconds that one family's answer waits for the other's (RFC 8305) */
+#define LATE_FAMILY 0.050     /* seconds that an answer waits for the other family's (RFC 8305) */
 #define TTL_MAX 3600u         /* T35 */
 #define TTL_NEGATIVE 5u       /* T34 */
 #define DEAD_SERVER 30.0      /* seconds that a silent server is asked last */
@@ -45,6 +45,7 @@ struct Resolver {
   DnsCache cache;
   DnsChannel *channels;    /* all of them, the retired too */
   DnsChannel *channel;     /* the one for new queries; NULL: to be made */
+  bool stale;              /* its servers' order is not the best any more */
   int skip;                /* servers that stay silent, first in the list: asked last */
   Deadline skip_until;
   pid_t pid;               /* a forked child must not share the parent's sockets */
@@ -89,6 +90,7 @@ static void renew_channel(Resolver *r) {
   if (r->channel)
     dnschannel_retire(r->channel);
   r->channel = NULL;
+  r->stale = false;
 }
 
 /* Something about the servers has changed: what they said is void. */
@@ -111,6 +113,7 @@ static void check_fork(Resolver *r) {
     return;
   r->pid = getpid();
   r->channel = NULL;
+  r->stale = false;
   while (r->channels)
     dnschannel_close(r->channels);
   dnscache_clear(&r->cache);
@@ -146,8 +149,8 @@ static DnsChannel *current_channel(Resolver *r) {
     r->skip = 0;
     renew_channel(r);
   }
-  if (r->channel &&
-      (dnschannel_asked(r->channel) >= CHANNEL_QUERIES || !dnschannel_sound(r->channel)))
+  if (r->channel && (r->stale || dnschannel_asked(r->channel) >= CHANNEL_QUERIES ||
+                     !dnschannel_sound(r->channel)))
     renew_channel(r);
   if (!r->channel) {
     ResolvConf conf = r->conf;
@@ -157,14 +160,14 @@ static DnsChannel *current_channel(Resolver *r) {
   return r->channel;
 }
 
-/* `timeouts` servers of the channel's list were silent before one spoke. With
-** `rotate` there is no telling which. */
+/* `timeouts` servers of the channel's list were silent before one spoke: noted
+** once for each channel. With `rotate` there is no telling which. */
 static void note_silence(Resolver *r, const DnsChannel *ch, int timeouts) {
-  if (ch != r->channel || timeouts <= 0 || r->conf.rotate || r->conf.nservers < 2)
+  if (ch != r->channel || r->stale || timeouts <= 0 || r->conf.rotate || r->conf.nservers < 2)
     return;
   r->skip = (r->skip + timeouts) % r->conf.nservers;
   r->skip_until = r->hub->now + DEAD_SERVER;
-  renew_channel(r);
+  r->stale = true;
 }
 
 /* ---- one lookup's queries ---- */
@@ -371,8 +374,8 @@ int resolver_lookup(Hub *hub, const char *host, int family, Address *out, int ma
   Address number;
   assert(max > 0);
   if (address_parse(host, &number)) {
-    *out = number;
-    return address_fit(out, family) ? 1 : GREEN_EAI_NONAME; /* a number is no name of the other family */
+    *out = number; /* one of the other family is no name to ask for */
+    return address_fit(out, family) ? 1 : GREEN_EAI_NONAME;
   }
   if (!canonical(host, name))
     return GREEN_EAI_NONAME;

@@ -1,10 +1,11 @@
 /*
  * Names to addresses: c-ares on the hub's loop (D19).
  *
- * Numbers (every form of inet_aton(3), scoped IPv6) and `localhost` never
- * reach c-ares; neither do names of the hosts file. Each lookup in flight is a shared, reference-counted record:
- * who waits for the same name and family waits for the same query; who leaves
- * (kill, deadline) is unlinked and the query runs on. One Resolver per hub.
+ * Numbers (every form of inet_aton(3), scoped IPv6), `localhost` and names of
+ * the hosts file never reach c-ares. Each lookup in flight is a shared,
+ * reference-counted record: who waits for the same name and family waits for
+ * the same query; who leaves (kill, deadline) is unlinked and the query runs
+ * on, into a cache. One Resolver per hub, made by its first real lookup.
  */
 #ifndef GREEN_RESOLVER_H
 #define GREEN_RESOLVER_H
@@ -31,15 +32,17 @@ typedef struct Address {
 ** `max` addresses (port 0) to `out`, in the order to try them. Waits unless
 ** the answer is known. Returns their number (> 0), GREEN_EAI_*, -ENOMEM, or a
 ** code as hub_park. */
-int resolver_lookup(Hub *hub, const char *host, int family, Address *out, int max, Deadline deadline);
+int resolver_lookup(Hub *hub, const char *host, int family, Address *out, int max,
+                    Deadline deadline);
 
 /* A numeric address only, never waits: 1, or GREEN_EAI_NONAME. */
 int resolver_numeric(const char *host, int family, Address *out);
 
 /* Uses `servers` ("127.0.0.1:5353,[::1]:53") from now on instead of
-** resolv.conf's; NULL goes back to resolv.conf. What was known is forgotten. Lookups in flight end with the
-** servers that they began with. At the start GREENLUA_DNS_SERVERS in the
-** environment, if it is valid, does the same. Returns 0, -EINVAL or -ENOMEM. */
+** resolv.conf's; NULL goes back to resolv.conf. What was known is forgotten.
+** Lookups in flight end with the servers that they began with. At the start
+** GREENLUA_DNS_SERVERS in the environment, if it is valid, does the same.
+** Returns 0, -EINVAL (and changes nothing) or -ENOMEM. */
 int resolver_set_servers(Hub *hub, const char *servers);
 
 /* Writes the servers that the next lookup will ask, with their ports, at most

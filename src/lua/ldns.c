@@ -30,7 +30,8 @@ static void format(const Address *a, char text[TEXT_MAX]) {
   size_t len = strlen(text);
   if (scope == 0)
     return;
-  if ((IN6_IS_ADDR_LINKLOCAL(in6) || IN6_IS_ADDR_MC_LINKLOCAL(in6)) && if_indextoname(scope, interface))
+  bool link = IN6_IS_ADDR_LINKLOCAL(in6) || IN6_IS_ADDR_MC_LINKLOCAL(in6);
+  if (link && if_indextoname(scope, interface))
     snprintf(text + len, TEXT_MAX - len, "%%%s", interface);
   else
     snprintf(text + len, TEXT_MAX - len, "%%%u", scope);
