@@ -5,7 +5,8 @@
  * caller looks at it (stream_data) and takes it (stream_consume), so a failed,
  * timed out or cancelled read loses nothing. A write copies nothing. Each
  * operation tries the system call first and waits only when that would block
- * (D6); one deadline covers all system calls of an operation.
+ * (D6), or when the last receive has shown that it would; one deadline covers
+ * all system calls of an operation.
  *
  * All streams of a hub share one large buffer, the scratch. A stream that has
  * nothing buffered borrows it for a system call, and keeps the loan while bytes
@@ -38,6 +39,7 @@ typedef struct Stream {
   uint64_t received;      /* bytes that came from the system, ever */
   uint64_t sent;          /* bytes that the system took, ever */
   uint8_t streak;         /* system calls since one had to wait; see stream_fair */
+  bool drained;           /* the last receive got all there was: the next one would block */
   bool reading;           /* a read is under way: its greenlet may be parked in it */
   bool writing;           /* ditto for writes */
 } Stream;
