@@ -22,6 +22,8 @@ describe("check", function()
     local object = setmetatable({}, { __call = function() end })
     assert.are.equal(object, check.callable(object, 1, "f"))
     assert.are.equal(green.current(), check.greenlet(green.current(), 1, "f"))
+    local unstarted = green.greenlet(print)
+    assert.are.equal(unstarted, check.greenlet(unstarted, 1, "f"))
     assert.are.same({ green.current() }, check.greenlets({ green.current() }, 1, "f"))
     assert.are.same({}, check.options(nil, {}, 1, "f"))
     local options = { timeout = 0, count = 3, on = print, flag = false, free = {} }

@@ -6,14 +6,10 @@
 -- They are to be called from the public function itself, not from a helper of
 -- it: the error names the line that called the public function.
 
-local greenlet = require "green.core".greenlet
-
 local M = {}
 
--- Level of the public function's caller, seen from a check: 1 is the check.
-local CALLER = 3
-
-local greenlet_metatable = getmetatable(greenlet.current())
+-- For error: fail is level 1, the check 2, the public function 3, its caller 4.
+local CALLER = 4
 
 -- As luaL_typeerror (lauxlib.c): a type may have a name of its own.
 local function typename(value)
@@ -22,8 +18,13 @@ local function typename(value)
   return type(name) == "string" and name or type(value)
 end
 
+-- Unstarted ones have a metatable of their own, so the name has to tell.
+local function is_greenlet(value)
+  return type(value) == "userdata" and typename(value) == "greenlet"
+end
+
 local function fail(arg, fname, problem)
-  error(("bad argument #%d to '%s' (%s)"):format(arg, fname, problem), CALLER + 1)
+  error(("bad argument #%d to '%s' (%s)"):format(arg, fname, problem), CALLER)
 end
 
 local function mismatch(expected, value)
@@ -103,7 +104,7 @@ end
 ---@param fname string
 ---@return greenlet
 function M.greenlet(value, arg, fname)
-  if getmetatable(value) ~= greenlet_metatable then fail(arg, fname, mismatch("greenlet", value)) end
+  if not is_greenlet(value) then fail(arg, fname, mismatch("greenlet", value)) end
   return value
 end
 
@@ -115,7 +116,7 @@ end
 function M.greenlets(value, arg, fname)
   if type(value) ~= "table" then fail(arg, fname, mismatch("table", value)) end
   for i = 1, #value do
-    if getmetatable(value[i]) ~= greenlet_metatable then
+    if not is_greenlet(value[i]) then
       fail(arg, fname, ("greenlet expected as element %d, got %s"):format(i, typename(value[i])))
     end
   end
