@@ -93,7 +93,8 @@ static bool slice_look(Hub *hub) {
     hub->stride *= 2;
   hub->slice_seen = now;
   hub->credit = hub->stride;
-  return now >= hub->slice_end;
+  hub->sliced = now >= hub->slice_end;
+  return hub->sliced;
 }
 
 static inline bool slice_over(Hub *hub) {
@@ -123,6 +124,8 @@ static Task *next_task(Hub *hub) {
 /* ---- tasks ---- */
 
 static void all_link(Hub *hub, Task *t) {
+  if (t->listed) return;
+  t->listed = true;
   t->all_next = NULL;
   t->all_prev = hub->all_tail;
   if (hub->all_tail)
@@ -133,6 +136,8 @@ static void all_link(Hub *hub, Task *t) {
 }
 
 static void all_unlink(Hub *hub, Task *t) {
+  if (!t->listed) return;
+  t->listed = false;
   if (t->all_prev)
     t->all_prev->all_next = t->all_next;
   else
@@ -172,13 +177,15 @@ static void task_setup(Task *t, Hub *hub) {
   t->what_fd = -1;
   t->wake = GREEN_OK;
   t->parked = t->queued = t->cancelled = t->spawned = t->scheduled = t->done = t->daemon = false;
+  t->listed = false;
 }
 
 void task_init(Task *t, Hub *hub, Greenlet *parent, GreenletFn fn) {
   greenlet_init(&t->g, parent, fn);
   task_setup(t, hub);
-  all_link(hub, t);
 }
+
+void task_begin(Task *t) { all_link(t->hub, t); }
 
 /* Started by a raw switch while it stood in the queue or on its timer? Then
 ** this is its start, and the other one is void. */
@@ -191,7 +198,8 @@ static void claim_start(Task *t) {
 static int spawned_entry(Greenlet *g, void *value, void **result) {
   Task *t = (Task *)g;
   (void)value, (void)result;
-  claim_start(t);
+  if (t->queued || t->scheduled) claim_start(t);
+  all_link(t->hub, t);
   t->body(t);
   task_end(t);
   greenlet_exit(&next_task(t->hub)->g, GREEN_OK, NULL);
@@ -201,10 +209,10 @@ void task_init_spawned(Task *t, Hub *hub, void (*body)(Task *t)) {
   greenlet_init(&t->g, &hub->self->g, spawned_entry);
   task_setup(t, hub);
   t->body = body;
-  all_link(hub, t);
 }
 
 static void count_live(Task *t) {
+  all_link(t->hub, t);
   t->spawned = true;
   if (!t->daemon) t->hub->nlive++;
 }
@@ -225,7 +233,7 @@ void hub_spawn_at(Task *t, Deadline start) {
 void task_end(Task *t) {
   Hub *hub = t->hub;
   assert(!t->done && !t->parked);
-  claim_start(t);
+  if (t->queued || t->scheduled) claim_start(t);
   t->done = true;
   all_unlink(hub, t);
   while (hub_queue_wake(&t->joiners, GREEN_OK)) continue;
@@ -364,8 +372,13 @@ int hub_join_task(Hub *hub, Task *t, Deadline deadline) {
   return hub_park_in(hub, &t->joiners, "join", t, deadline);
 }
 
+/* The waiter's own timer is nothing that the loop still has to do. */
 int hub_join(Hub *hub, Deadline deadline) {
-  return hub_park_in(hub, &hub->idlers, "wait", NULL, deadline);
+  bool timed = deadline < DEADLINE_NEVER;
+  if (timed) ev_unref(hub->loop);
+  int code = hub_park_in(hub, &hub->idlers, "wait", NULL, deadline);
+  if (timed) ev_ref(hub->loop);
+  return code;
 }
 
 int hub_join_spawned(Hub *hub, Deadline deadline) {
@@ -377,6 +390,7 @@ int hub_join_spawned(Hub *hub, Deadline deadline) {
 
 void hub_io_start(Hub *hub, HubIo *io) {
   if (ev_is_active(&io->ev)) return;
+  hub->changed = true;
   ev_io_start(hub->loop, &io->ev);
   if (io->fresh) return;
   if (hub->nfresh == hub->fresh_size) {
@@ -393,6 +407,7 @@ void hub_io_start(Hub *hub, HubIo *io) {
 void hub_io_stop(Hub *hub, HubIo *io) {
   if (io->fresh) hub->fresh[io->fresh - 1] = NULL;
   io->fresh = 0;
+  hub->changed = true;
   ev_io_stop(hub->loop, &io->ev);
 }
 
@@ -410,13 +425,24 @@ static void check_fresh(Hub *hub) {
   hub->nfresh = 0;
 }
 
+/* Somebody closed the loop's own descriptor (HB8)? libev would abort at its
+** next epoll_ctl, so it is asked in turns with changes; epoll_wait's EBADF goes
+** to on_syserr. The loop makes a new one, as after a fork. */
+static void check_backend(Hub *hub) {
+  if (!hub->changed) return;
+  hub->changed = false;
+  if (hub->backend_fd >= 0 && fcntl(hub->backend_fd, F_GETFD) < 0) ev_loop_fork(hub->loop);
+}
+
 /* Runs the ready tasks until none is left or the slice is over. A task that
-** blocks switches to the next one itself; the hub gets control back only then. */
+** blocks switches to the next one itself; the hub gets control back only then,
+** and may be told by `sliced` that a task has found the slice to be over. */
 static void run_ready(Hub *hub) {
   hub->slice_seen = clock_now();
   hub->slice_end = hub->slice_seen + hub->slice;
   hub->credit = hub->stride;
-  while (hub->run_head) {
+  hub->sliced = false;
+  while (hub->run_head && !hub->sliced) {
     Task *t = next_task(hub);
     if (t == hub->self) break;
     greenlet_switch(&t->g, GREEN_OK, NULL, NULL);
@@ -462,6 +488,7 @@ static void on_prepare(struct ev_loop *loop, ev_prepare *w, int events) {
   run_calls(hub);
   run_ready(hub);
   check_fresh(hub);
+  check_backend(hub);
   if (hub->run_head || hub->calls)
     ev_idle_start(loop, &hub->spin);
   else
@@ -587,11 +614,14 @@ int hub_init(Hub *hub, Task *self, Task *main) {
   int code = greenlet_thread_init(&hub->thread, &main->g);
   if (code < 0) return code;
   ev_set_syserr_cb(on_syserr);
-  hub->loop = ev_loop_new(EVFLAG_AUTO);
+  hub->backend_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+  if (hub->backend_fd >= 0) close(hub->backend_fd);
+  hub->loop = ev_loop_new(EVFLAG_AUTO); /* its first descriptor is the one just freed */
   if (!hub->loop) {
     greenlet_thread_close(&hub->thread);
     return -ENOMEM;
   }
+  stack_overflow_handler_install();
   hub->slice = SLICE_DEFAULT;
   hub->stride = 1;
   hub->credit = 1;
@@ -618,6 +648,7 @@ void hub_close(Hub *hub) {
     s->close(s);
   }
   ev_loop_destroy(hub->loop);
+  stack_overflow_handler_remove();
   greenlet_thread_close(&hub->thread);
   pthread_mutex_destroy(&hub->remote_lock);
   free(hub->remote);

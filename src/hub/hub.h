@@ -45,7 +45,7 @@ struct Task {
   Greenlet g;            /* first */
   Hub *hub;
   Task *next;            /* in the run queue, while `queued` */
-  Task *all_prev, *all_next; /* in the hub's list of live tasks, in order of birth */
+  Task *all_prev, *all_next; /* in the hub's list of live tasks, in order of start, while `listed` */
   Task *wait_prev, *wait_next; /* in `waits_in` */
   WaitQueue *waits_in;   /* the queue it waits in, while parked there; NULL: none */
   WaitQueue joiners;     /* who waits for its end */
@@ -63,6 +63,7 @@ struct Task {
   bool spawned : 1;      /* the hub starts it, and its end returns to the hub */
   bool scheduled : 1;    /* spawned, its start timer runs */
   bool done : 1;         /* ended, or will never run */
+  bool listed : 1;       /* in the list of live tasks */
   bool daemon : 1;       /* nobody waits for it at the end of the program */
 };
 
@@ -97,6 +98,9 @@ struct Hub {
   Deadline slice_end;
   Deadline slice_seen;       /* when the clock was last looked at for the slice */
   unsigned credit, stride;   /* switches until the clock is looked at again; see slice_over */
+  bool sliced;               /* the slice is over */
+  bool changed;              /* fd watchers were started or stopped in this turn */
+  int backend_fd;            /* the loop's own descriptor; -1: unknown */
   void *thrown;              /* the error object of a park that ended with GREEN_THROWN */
   int nowait;                /* > 0: waiting is forbidden (callbacks of C libraries) */
   HubIo **fresh;             /* fd watchers started in this turn */
@@ -147,8 +151,12 @@ Deadline hub_deadline(Hub *hub, double seconds);
 /* ---- tasks ---- */
 
 /* Makes `t` a NEW task of the calling thread's hub; `parent` is the raw
-** greenlet's parent. The memory is the caller's and must live until `done`. */
+** greenlet's parent, and `fn` begins with task_begin. The memory is the
+** caller's and must live until `done`. */
 void task_init(Task *t, Hub *hub, Greenlet *parent, GreenletFn fn);
+
+/* The first act of a raw greenlet's body: it is live from now on. */
+void task_begin(Task *t);
 
 /* Makes `t` a NEW task whose end returns to the hub and which runs `body`. */
 void task_init_spawned(Task *t, Hub *hub, void (*body)(Task *t));

@@ -224,6 +224,19 @@ void lcancel_raise(lua_State *L, LUniverse *u, LGreenlet *lg) {
   abort(); /* not reached */
 }
 
+/* Closes what is pending to be closed in a coroutine that has failed, which
+** would never be: coroutine.resume only reports the error. */
+static void close_dead(lua_State *L, lua_State *co) {
+  if (!co || lua_status(co) == LUA_OK || lua_status(co) == LUA_YIELD) return;
+#if LUA_VERSION_RELEASE_NUM >= 50406
+  lua_closethread(co, L);
+#else
+  (void)L;
+  lua_resetthread(co);
+#endif
+  lua_settop(co, 0); /* else coroutine.status says "suspended" */
+}
+
 /* The hook on a state of a greenlet with something in flight. */
 static void on_return(lua_State *L, lua_Debug *ar) {
   LUniverse *u = universe();
@@ -245,17 +258,8 @@ static void on_return(lua_State *L, lua_Debug *ar) {
   } else if (!lg->catcher) {
     return; /* raised to the base: this is a cleanup's */
   }
-  if (f == u->catchers[CATCH_RESUME]) { /* what is pending to be closed there would never be */
-    lua_State *co = argument_thread(L, ar);
-    if (co && lua_status(co) != LUA_OK && lua_status(co) != LUA_YIELD) {
-#if LUA_VERSION_RELEASE_NUM >= 50406
-      lua_closethread(co, L);
-#else
-      lua_resetthread(co);
-#endif
-      if (!lg->in_flight) return; /* the scope ended in there */
-    }
-  }
+  if (f == u->catchers[CATCH_RESUME]) close_dead(L, argument_thread(L, ar));
+  if (!lg->in_flight) return; /* the scope ended in there */
   remember_catcher(u, lg, &chain, 1);
   push_pending(L, u, lg);
   lua_error(L);

@@ -67,7 +67,8 @@ void lcheck_raise(lua_State *L, int code, const char *fname) {
       lua_error(L);
       break;
     case GREEN_NOWAIT:
-      luaL_error(L, "'%s' cannot wait here: this is a callback of the hub", fname);
+      luaL_error(L, "'%s' cannot wait here: this is a %s", fname,
+                 u->tracing ? "trace function" : "callback of the hub");
       break;
     case GREEN_BADSWITCH:
       luaL_error(L, "invalid switch: somebody switched into this greenlet while it waited in '%s'", fname);

@@ -29,19 +29,6 @@ static lua_State *anchored_thread(lua_State *L) {
   return T;
 }
 
-static int new_table(lua_State *L) {
-  lua_newtable(L);
-  return luaL_ref(L, LUA_REGISTRYINDEX);
-}
-
-/* One of the two greenlets that exist from the start; `T` is its state. */
-static LGreenlet *permanent(lua_State *L, LUniverse *u, LKind kind, lua_State *T) {
-  LGreenlet *lg = lgreenlet_new(L, u, kind);
-  lg->T = lg->at = T;
-  luaL_ref(L, LUA_REGISTRYINDEX);
-  return lg;
-}
-
 static lua_State *main_state(lua_State *L) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   lua_State *M = lua_tothread(L, -1);
@@ -49,31 +36,44 @@ static lua_State *main_state(lua_State *L) {
   return M;
 }
 
-/* objects[record] = its greenlet, for the two that have no slot. */
-static void anchor_permanent(lua_State *L, LGreenlet *lg, const char *name) {
-  for (int ref = 1;; ref++) { /* found again by its address: it was anchored by reference */
-    lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
-    if (lua_touserdata(L, -1) == lg) break;
-    lua_pop(L, 1);
-  }
-  lg->task.g.name = name;
-  lgreenlet_anchor(L, lg);
+/* One of the two greenlets that exist from the start; `T` is its state. It is
+** left on L's top, for now without a metatable. */
+static LGreenlet *permanent(lua_State *L, LKind kind, lua_State *T) {
+  lua_pushnil(L);
+  LGreenlet *lg = lgreenlet_new(L, kind, -2); /* its metatable is made later: nil */
+  lua_remove(L, -2);
+  lg->T = lg->at = T;
+  return lg;
 }
 
 static void start_universe(lua_State *L, LUniverse *u) {
-  u->anchors = new_table(L);
-  u->objects = new_table(L);
-  u->metatable = new_table(L);
+  lua_newtable(L);
+  u->objects = luaL_ref(L, LUA_REGISTRYINDEX);
   u->idle = u->empty = -1;
   u->shield = SHIELD_DEFAULT;
   u->H = anchored_thread(L);
   u->S = anchored_thread(L);
-  u->main = permanent(L, u, KIND_MAIN, main_state(L));
-  u->self = permanent(L, u, KIND_HUB, u->H);
+  lua_newtable(L);
+  lua_xmove(L, u->S, 1); /* the anchors: S[1] */
+  u->main = permanent(L, KIND_MAIN, main_state(L));
+  u->self = permanent(L, KIND_HUB, u->H);
   int code = hub_init(&u->hub, &u->self->task, &u->main->task);
   if (code < 0) luaL_error(L, "cannot make the hub: %s", status_text(code));
+  u->main->task.g.name = "main";
+  u->self->task.g.name = "hub";
 }
 
+/* The two become objects: objects[record] = greenlet, since they have no slot. */
+static void name_permanent(lua_State *L, LUniverse *u, int main, int self) {
+  lua_pushvalue(L, main);
+  luaL_setmetatable(L, GREENLET_TYPE);
+  lgreenlet_anchor(L, u->main);
+  lua_pushvalue(L, self);
+  luaL_setmetatable(L, GREENLET_TYPE);
+  lgreenlet_anchor(L, u->self);
+}
+
+/* Leaves the objects of main and of the hub on the stack. */
 static void make_universe(lua_State *L) {
   if (hub_current()) luaL_error(L, "this OS thread has a hub already, of another Lua state");
   LUniverse *u = lua_newuserdatauv(L, sizeof *u, 0);
@@ -84,8 +84,6 @@ static void make_universe(lua_State *L) {
   lua_setmetatable(L, -2);
   luaL_ref(L, LUA_REGISTRYINDEX);
   start_universe(L, u);
-  anchor_permanent(L, u->main, "main");
-  anchor_permanent(L, u->self, "hub");
 }
 
 static void add(lua_State *L, const char *name, lua_CFunction open) {
@@ -95,9 +93,11 @@ static void add(lua_State *L, const char *name, lua_CFunction open) {
 }
 
 int luaopen_green_core(lua_State *L) {
+  lua_settop(L, 0);
   make_universe(L);
   lua_createtable(L, 0, 5);
   add(L, "greenlet", lgreenlet_open);
+  name_permanent(L, universe(), 1, 2);
   add(L, "hub", lhub_open);
   add(L, "dns", ldns_open);
   add(L, "socket", lsocket_open);

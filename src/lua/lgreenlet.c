@@ -34,13 +34,13 @@ void lgreenlet_push_anchored(lua_State *L, const void *key) {
   lua_remove(L, -2);
 }
 
-/* Sets anchors[index] without allocating: the place exists since the slot does.
-** Pops the value. */
-static void set_anchor(lua_State *L, LUniverse *u, int index) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, u->anchors);
-  lua_insert(L, -2);
-  lua_rawseti(L, -2, index);
-  lua_pop(L, 1);
+/* Sets anchors[index] to what is on S's top, and pops it. Allocates nothing:
+** the place exists since the slot does. */
+static void set_anchor(LUniverse *u, int index) { lua_rawseti(u->S, 1, index); }
+
+void lgreenlet_anchor_self(lua_State *L, LUniverse *u, LGreenlet *lg) {
+  if (L != u->S) lua_xmove(L, u->S, 1);
+  set_anchor(u, 2 * lg->slot + 2);
 }
 
 /* Pushes the greenlet's object. A dead one is anchored only while somebody
@@ -52,9 +52,8 @@ void lgreenlet_push(lua_State *L, Task *t) {
     lgreenlet_push_anchored(L, lg);
     return;
   }
-  lua_rawgeti(L, LUA_REGISTRYINDEX, u->anchors);
-  lua_rawgeti(L, -1, 2 * lg->slot + 2);
-  lua_remove(L, -2);
+  lua_rawgeti(u->S, 1, 2 * lg->slot + 2);
+  if (L != u->S) lua_xmove(u->S, L, 1);
 }
 
 lua_State *lgreenlet_hub_state(Hub *hub) { return ((LUniverse *)hub)->H; }
@@ -64,10 +63,10 @@ lua_State *lgreenlet_hub_state(Hub *hub) { return ((LUniverse *)hub)->H; }
 LGreenlet *lgreenlet_test(lua_State *L, int arg) {
   void *p = lua_touserdata(L, arg);
   if (!p || !lua_getmetatable(L, arg)) return NULL;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, universe()->metatable);
-  bool same = lua_rawequal(L, -1, -2);
-  lua_pop(L, 2);
-  return same ? p : NULL;
+  LUniverse *u = universe();
+  const void *metatable = lua_topointer(L, -1);
+  lua_pop(L, 1);
+  return metatable == u->metatable || metatable == u->new_metatable ? p : NULL;
 }
 
 LGreenlet *lgreenlet_check(lua_State *L, int arg) {
@@ -92,36 +91,39 @@ static void grow_threads(lua_State *L, LUniverse *u) {
   u->nthreads = size;
 }
 
-/* A new Lua thread in an empty slot. Both places of the slot exist afterwards,
-** so that later changes of them allocate nothing. */
-static int new_thread(lua_State *L, LUniverse *u) {
+/* A new Lua thread in an empty slot, idle. Both places of the slot exist
+** afterwards, so that later changes of them allocate nothing. */
+static void new_thread(lua_State *L, LUniverse *u) {
   if (u->empty < 0) grow_threads(L, u);
   int slot = u->empty;
   LThread *thread = &u->threads[slot];
-  lua_rawgeti(L, LUA_REGISTRYINDEX, u->anchors);
+  lua_pushvalue(u->S, 1);
+  lua_xmove(u->S, L, 1);
   lua_pushboolean(L, 0);
   lua_rawseti(L, -2, 2 * slot + 2);
-  thread->L = lua_newthread(L);
-  lua_sethook(thread->L, NULL, 0, 0); /* lua_newthread inherits L's */
+  lua_State *T = lua_newthread(L);
+  lua_sethook(T, NULL, 0, 0); /* lua_newthread inherits L's */
   lua_rawseti(L, -2, 2 * slot + 1);
   lua_pop(L, 1);
   u->empty = thread->next;
-  thread->uses = 0;
-  return slot;
+  *thread = (LThread){T, 0, u->idle};
+  u->idle = slot;
 }
 
-static int take_slot(lua_State *L, LUniverse *u) {
-  if (u->idle < 0) return new_thread(L, u);
-  int slot = u->idle;
-  u->idle = u->threads[slot].next;
-  return slot;
+/* The thread that the next lgreenlet_adopt will take, empty: what goes there
+** can be moved before the greenlet is made, and an error in between loses
+** nothing. */
+lua_State *lgreenlet_reserve(lua_State *L, LUniverse *u) {
+  if (u->idle < 0) new_thread(L, u);
+  lua_State *T = u->threads[u->idle].L;
+  if (lua_gettop(T) > 0) lua_settop(T, 0); /* left by such an error */
+  return T;
 }
 
-void lgreenlet_take_thread(lua_State *L, LUniverse *u, LGreenlet *lg) {
-  lg->slot = take_slot(L, u);
+void lgreenlet_adopt(LUniverse *u, LGreenlet *lg) {
+  lg->slot = u->idle;
+  u->idle = u->threads[lg->slot].next;
   lg->T = lg->at = u->threads[lg->slot].L;
-  lua_pushvalue(L, -1);
-  set_anchor(L, u, 2 * lg->slot + 2);
 }
 
 /* May T serve another greenlet? Only if no script can tell (D3). */
@@ -136,14 +138,14 @@ void lgreenlet_release(LUniverse *u, LGreenlet *lg, bool reuse) {
   int slot = lg->slot;
   LThread *thread = &u->threads[slot];
   lua_pushboolean(S, 0);
-  set_anchor(S, u, 2 * slot + 2);
+  set_anchor(u, 2 * slot + 2);
   lua_settop(lg->T, 0);
   if (reuse && reusable(u, lg)) {
     thread->next = u->idle;
     u->idle = slot;
   } else {
     lua_pushboolean(S, 0);
-    set_anchor(S, u, 2 * slot + 1);
+    set_anchor(u, 2 * slot + 1);
     thread->L = NULL;
     thread->next = u->empty;
     u->empty = slot;
@@ -191,7 +193,7 @@ int lgreenlet_run(LUniverse *u, LGreenlet *lg, int nargs, int *nresults) {
 
 /* ---- the record ---- */
 
-LGreenlet *lgreenlet_new(lua_State *L, LUniverse *u, LKind kind) {
+LGreenlet *lgreenlet_new(lua_State *L, LKind kind, int metatable) {
   LGreenlet *lg = lua_newuserdatauv(L, sizeof *lg, 2);
   lg->T = lg->at = NULL;
   lg->scopes = NULL;
@@ -205,9 +207,25 @@ LGreenlet *lgreenlet_new(lua_State *L, LUniverse *u, LKind kind) {
   lg->spawn_line = -1;
   lg->kind = (uint8_t)kind;
   lg->killed = lg->in_flight = lg->failed = lg->observed = lg->handed = lg->exited = lg->linked = false;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, u->metatable);
+  lg->task.done = false;
+  lg->task.g.state = GREENLET_NEW;
+  lua_pushvalue(L, metatable);
   lua_setmetatable(L, -2);
   return lg;
+}
+
+/* A greenlet that is not started is collectable: its finalizer gives its thread
+** back. From its start on it is anchored, and has no finalizer (D8). */
+void lgreenlet_start(lua_State *L, int index, LUniverse *u, LGreenlet *lg) {
+  index = lua_absindex(L, index);
+  lua_getmetatable(L, index);
+  if (lua_topointer(L, -1) == u->new_metatable) {
+    lua_getfield(L, -1, "started");
+    lua_setmetatable(L, index);
+    lua_pushvalue(L, index);
+    lgreenlet_anchor_self(L, u, lg);
+  }
+  lua_pop(L, 1);
 }
 
 void lgreenlet_extra(lua_State *L, int index) {
@@ -245,6 +263,17 @@ void lgreenlet_push_thread(lua_State *L, LGreenlet *lg) {
   lg->handed = true;
   lua_pushthread(lg->at);
   if (lg->at != L) lua_xmove(lg->at, L, 1);
+}
+
+/* The finalizer of a greenlet that was never started. */
+static int l_gc(lua_State *L) {
+  LGreenlet *lg = lua_touserdata(L, 1);
+  LUniverse *u = universe();
+  if (!u || lg->slot < 0 || lg->task.done || lg->task.g.state != GREENLET_NEW) return 0;
+  greenlet_discard(&lg->task.g);
+  lg->task.done = true;
+  lgreenlet_release(u, lg, true);
+  return 0;
 }
 
 /* ---- properties ---- */
@@ -354,6 +383,7 @@ static void set_parent(lua_State *L, LGreenlet *lg) {
     default:
       luaL_error(L, "the main greenlet has no parent");
   }
+  lgreenlet_start(L, 3, universe(), parent); /* a child's end may start it */
   lgreenlet_extra(L, 1); /* the record of a parent must outlive its children's */
   lua_pushvalue(L, 3);
   lua_setfield(L, -2, "parent");
@@ -467,33 +497,46 @@ static void make_exit(lua_State *L, LUniverse *u) {
   u->exit = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-/* Stack: module, metatable, methods. */
-static void fill_metatable(lua_State *L, int methods) {
+/* Fills the metatable at `meta`; the methods are at `methods`. */
+static void fill_metatable(lua_State *L, int meta, int methods) {
   lua_pushliteral(L, GREENLET_TYPE);
-  lua_setfield(L, -3, "__name");
+  lua_setfield(L, meta, "__name");
   lua_pushcfunction(L, l_tostring);
-  lua_setfield(L, -3, "__tostring");
+  lua_setfield(L, meta, "__tostring");
   lua_pushcfunction(L, l_newindex);
-  lua_setfield(L, -3, "__newindex");
+  lua_setfield(L, meta, "__newindex");
   lua_pushvalue(L, methods);
   lua_pushcclosure(L, l_index, 1);
-  lua_setfield(L, -3, "__index");
+  lua_setfield(L, meta, "__index");
   lua_getfield(L, methods, "__close"); /* ltask.c's */
-  lua_setfield(L, -3, "__close");
-  lua_pushnil(L);
-  lua_setfield(L, methods, "__close");
+  lua_setfield(L, meta, "__close");
+}
+
+/* The functions that make greenlets have both metatables as upvalues. */
+static void make_metatables(lua_State *L, LUniverse *u) {
+  luaL_newmetatable(L, GREENLET_TYPE);
+  u->metatable = lua_topointer(L, -1);
+  luaL_newmetatable(L, GREENLET_TYPE " (new)");
+  u->new_metatable = lua_topointer(L, -1);
+  lua_pushcfunction(L, l_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pushvalue(L, -2);
+  lua_setfield(L, -2, "started"); /* what it becomes */
 }
 
 int lgreenlet_open(lua_State *L) {
   LUniverse *u = universe();
   luaL_newlib(L, functions);
   int module = lua_gettop(L);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, u->metatable);
+  make_metatables(L, u);
   lua_newtable(L);
   int methods = lua_gettop(L);
   lswitch_open(L, module, methods);
   ltask_open(L, module, methods);
-  fill_metatable(L, methods);
+  fill_metatable(L, module + 1, methods);
+  fill_metatable(L, module + 2, methods);
+  lua_pushnil(L);
+  lua_setfield(L, methods, "__close");
   lua_settop(L, module);
   ltimeout_open(L, module);
   make_exit(L, u);

@@ -3,7 +3,7 @@
  * up core.greenlet (lgreenlet, lswitch, ltask, lcancel, ltimeout, lreport,
  * lpatch, lcore), and by nobody else.
  *
- *   registry[u->anchors] = { [2s+1] = lua_State of slot s, [2s+2] = its greenlet }
+ *   S[1], the anchors = { [2s+1] = lua_State of slot s, [2s+2] = its greenlet }
  *
  * A thread keeps its slot for life, in the pool or in use; a greenlet is
  * anchored there from its birth to its end. Its thread T holds body and
@@ -89,10 +89,10 @@ struct LUniverse {
   Hub hub; /* first */
   LGreenlet *main, *self;
   lua_State *H;      /* the hub's: loop callbacks */
-  lua_State *S;      /* for what must be protected after a greenlet's last instruction */
-  int anchors;       /* registry reference of the anchors */
+  lua_State *S;      /* for what must be protected after a greenlet's last instruction; the anchors
+                        lie at its index 1 for good */
   int objects;       /* registry reference: light userdata -> object, for lgreenlet_anchor */
-  int metatable;     /* registry reference: the greenlets' */
+  const void *metatable, *new_metatable; /* the greenlets'; of those that are not started yet */
   int exit;          /* registry reference: the exit object */
   void *exit_pointer;
   LThread *threads;
@@ -114,9 +114,13 @@ static inline LGreenlet *running(LUniverse *u) { return (LGreenlet *)hub_running
 /* lgreenlet.c */
 LGreenlet *lgreenlet_check(lua_State *L, int arg);
 LGreenlet *lgreenlet_test(lua_State *L, int arg);
-LGreenlet *lgreenlet_new(lua_State *L, LUniverse *u, LKind kind); /* pushes it; not yet a task */
+enum { UPVALUE_METATABLE = 1, UPVALUE_NEW_METATABLE }; /* of the functions that make greenlets */
+LGreenlet *lgreenlet_new(lua_State *L, LKind kind, int metatable); /* pushes it; not yet a task */
 void lgreenlet_bury(LUniverse *u);  /* finishes what u->ended left */
-void lgreenlet_take_thread(lua_State *L, LUniverse *u, LGreenlet *lg); /* lg is on L's top */
+lua_State *lgreenlet_reserve(lua_State *L, LUniverse *u); /* the thread that lgreenlet_adopt will take */
+void lgreenlet_adopt(LUniverse *u, LGreenlet *lg);
+void lgreenlet_anchor_self(lua_State *L, LUniverse *u, LGreenlet *lg); /* pops it from L's top */
+void lgreenlet_start(lua_State *L, int index, LUniverse *u, LGreenlet *lg);
 void lgreenlet_release(LUniverse *u, LGreenlet *lg, bool reuse);
 int lgreenlet_run(LUniverse *u, LGreenlet *lg, int nargs, int *nresults);
 bool lgreenlet_is_exit(LUniverse *u, lua_State *L, int index);

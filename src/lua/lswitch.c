@@ -31,6 +31,7 @@ static int arrive(lua_State *L, LUniverse *u, int status, lua_State *from, const
 /* Switches to `lg` with the `n` values on L's top. */
 static int depart(lua_State *L, LUniverse *u, LGreenlet *lg, int status, int n, const char *fname) {
   void *from = NULL;
+  lgreenlet_start(L, 1, u, lg);
   if (u->tracing) return luaL_error(L, "'%s' cannot switch in a trace function", fname);
   if (running(u) == u->self) lcheck_raise(L, GREEN_NOWAIT, fname);
   running(u)->at = L;
@@ -82,6 +83,7 @@ static int raw_entry(Greenlet *g, void *value, void **result) {
   LGreenlet *lg = (LGreenlet *)g;
   lua_State *from = value;
   int n = from ? u->nvalues : 0, nresults;
+  task_begin(&lg->task);
   if (!lua_checkstack(lg->T, n + 1)) n = 0;
   if (n > 0) lua_xmove(from, lg->T, n);
   lgreenlet_bury(u); /* the one whose end started us */
@@ -91,15 +93,16 @@ static int raw_entry(Greenlet *g, void *value, void **result) {
 
 /* ---- functions ---- */
 
-/* A parent's record must outlive its children's. The child is on L's top; the
-** parent is at 2, or is the current one. */
-static void hold_parent(lua_State *L, LGreenlet *parent) {
+/* A parent's record must outlive its children's, whose end may start it. The
+** child is on L's top; the parent is at 2, or is the current one. */
+static void hold_parent(lua_State *L, LUniverse *u, LGreenlet *parent) {
   if (parent->kind == KIND_MAIN || parent->kind == KIND_HUB) return;
   lgreenlet_extra(L, -1);
   if (lua_isnil(L, 2))
     lgreenlet_push(L, &parent->task);
   else
     lua_pushvalue(L, 2);
+  lgreenlet_start(L, -1, u, parent);
   lua_setfield(L, -2, "parent");
   lua_pop(L, 1);
 }
@@ -117,11 +120,12 @@ static int l_new(lua_State *L) {
   LGreenlet *parent = lua_isnoneornil(L, 2) ? running(u) : lgreenlet_check(L, 2);
   if (parent->task.g.thread != &u->hub.thread) lcheck_raise(L, GREEN_FOREIGN, "new");
   lua_settop(L, 2);
-  LGreenlet *lg = lgreenlet_new(L, u, KIND_RAW);
-  hold_parent(L, parent);
-  lgreenlet_take_thread(L, u, lg);
+  lua_State *T = lgreenlet_reserve(L, u);
   lua_pushvalue(L, 1);
-  lua_xmove(L, lg->T, 1);
+  lua_xmove(L, T, 1);
+  LGreenlet *lg = lgreenlet_new(L, KIND_RAW, lua_upvalueindex(UPVALUE_NEW_METATABLE));
+  hold_parent(L, u, parent);
+  lgreenlet_adopt(u, lg);
   task_init(&lg->task, &u->hub, &parent->task.g, raw_entry);
   return 1;
 }
@@ -230,7 +234,9 @@ static const luaL_Reg methods[] = {{"switch", l_switch}, {"throw", l_throw}, {NU
 
 void lswitch_open(lua_State *L, int module, int methods_table) {
   lua_pushvalue(L, module);
-  luaL_setfuncs(L, functions, 0);
+  lua_pushvalue(L, module + UPVALUE_METATABLE);
+  lua_pushvalue(L, module + UPVALUE_NEW_METATABLE);
+  luaL_setfuncs(L, functions, 2);
   lua_pushvalue(L, methods_table);
   luaL_setfuncs(L, methods, 0);
   lua_pop(L, 2);

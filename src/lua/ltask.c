@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <math.h>
+#include <string.h>
 
 #include "lcheck.h"
 #include "lrecord.h"
@@ -43,7 +44,6 @@ static int push_packed(LUniverse *u, LGreenlet *lg, int nresults) {
 /* Calls only what cannot raise, but for the packing, which is protected. */
 void ltask_keep(LUniverse *u, LGreenlet *lg, int status, int nresults) {
   lua_State *S = u->S;
-  if (nresults == 0) return;
   lgreenlet_push(S, &lg->task);
   int packed = push_packed(u, lg, nresults);
   lg->failed = packed != LUA_OK || (status != LUA_OK && !lgreenlet_is_exit(u, S, -1));
@@ -54,7 +54,7 @@ void ltask_keep(LUniverse *u, LGreenlet *lg, int status, int nresults) {
 }
 
 static void run_links_soon(LUniverse *u, LGreenlet *lg) {
-  if (lg->linked) hub_call_soon(&u->hub, &lg->links_call);
+  hub_call_soon(&u->hub, &lg->links_call);
 }
 
 static void spawned_body(Task *t) {
@@ -62,10 +62,10 @@ static void spawned_body(Task *t) {
   LGreenlet *lg = (LGreenlet *)t;
   int nresults;
   int status = lgreenlet_run(u, lg, lua_gettop(lg->T) - 1, &nresults);
-  lcancel_forget(lg);
-  ltimeout_end_all(u, lg);
-  ltask_keep(u, lg, status, nresults);
-  run_links_soon(u, lg);
+  if (lg->killed || lg->hooks) lcancel_forget(lg);
+  if (lg->scopes) ltimeout_end_all(u, lg);
+  if (nresults > 0) ltask_keep(u, lg, status, nresults);
+  if (lg->linked) run_links_soon(u, lg);
   lgreenlet_release(u, lg, status == LUA_OK);
 }
 
@@ -75,7 +75,7 @@ void ltask_end_unstarted(lua_State *L, LUniverse *u, LGreenlet *lg) {
   if (L != lg->T) lua_xmove(L, lg->T, 1);
   lg->observed = true; /* by the killer */
   ltask_keep(u, lg, LUA_ERRRUN, 1);
-  run_links_soon(u, lg);
+  if (lg->linked) run_links_soon(u, lg);
   greenlet_discard(&lg->task.g);
   task_end(&lg->task);
   lgreenlet_release(u, lg, true);
@@ -90,7 +90,7 @@ static void on_failed_start(Task *t, int code) {
   lua_pushliteral(lg->T, "not enough memory"); /* Lua's own, anchored: luaM's memerrmsg */
   ltask_keep(u, lg, LUA_ERRMEM, 1);
   lreport_failure(u, lg);
-  run_links_soon(u, lg);
+  if (lg->linked) run_links_soon(u, lg);
   lgreenlet_release(u, lg, false);
 }
 
@@ -107,21 +107,26 @@ static void note_spawner(lua_State *L, LGreenlet *lg) {
 }
 
 /* Makes a greenlet of the function at `first` and the arguments after it; they
-** are moved, and it is left in their place. */
-static LGreenlet *make_task(lua_State *L, LUniverse *u, int first) {
+** are moved, and it is left on L's top. */
+static LGreenlet *make_task(lua_State *L, LUniverse *u, int first, int metatable) {
   ltask_check_callable(L, first);
-  LGreenlet *lg = lgreenlet_new(L, u, KIND_SPAWNED);
+  int n = lua_gettop(L) - first + 1;
+  lua_State *T = lgreenlet_reserve(L, u);
+  if (n > LUA_MINSTACK && !lua_checkstack(T, n)) luaL_error(L, "not enough memory");
+  lua_xmove(L, T, n);
+  LGreenlet *lg = lgreenlet_new(L, KIND_SPAWNED, lua_upvalueindex(metatable));
   note_spawner(L, lg);
-  lgreenlet_take_thread(L, u, lg);
-  lua_insert(L, first);
-  int n = lua_gettop(L) - first;
-  if (!lua_checkstack(lg->T, n + LUA_MINSTACK)) {
-    lgreenlet_release(u, lg, true);
-    luaL_error(L, "not enough memory");
-  }
-  lua_xmove(L, lg->T, n);
-  if (lua_gethook(L)) lpatch_inherit_hook(L, lg->T);
+  if (lua_gethook(L)) lpatch_inherit_hook(L, T);
+  lgreenlet_adopt(u, lg);
   task_init_spawned(&lg->task, &u->hub, spawned_body);
+  return lg;
+}
+
+/* The same, to be started by the caller at once. */
+static LGreenlet *make_started(lua_State *L, LUniverse *u, int first) {
+  LGreenlet *lg = make_task(L, u, first, UPVALUE_METATABLE);
+  lua_pushvalue(L, -1);
+  lgreenlet_anchor_self(L, u, lg);
   return lg;
 }
 
@@ -133,7 +138,7 @@ static LGreenlet *make_task(lua_State *L, LUniverse *u, int first) {
 */
 static int l_spawn(lua_State *L) {
   LUniverse *u = (LUniverse *)lcheck_hub(L);
-  LGreenlet *lg = make_task(L, u, 1);
+  LGreenlet *lg = make_started(L, u, 1);
   hub_spawn(&lg->task);
   return 1;
 }
@@ -148,7 +153,7 @@ static int l_spawn(lua_State *L) {
 static int l_spawn_later(lua_State *L) {
   LUniverse *u = (LUniverse *)lcheck_hub(L);
   double seconds = lcheck_seconds(L, 1);
-  LGreenlet *lg = make_task(L, u, 2);
+  LGreenlet *lg = make_started(L, u, 2);
   hub_spawn_at(&lg->task, hub_deadline(&u->hub, seconds));
   return 1;
 }
@@ -160,14 +165,16 @@ static int l_spawn_later(lua_State *L) {
 ---@return greenlet
 */
 static int l_greenlet(lua_State *L) {
-  make_task(L, (LUniverse *)lcheck_hub(L), 1);
+  make_task(L, (LUniverse *)lcheck_hub(L), 1, UPVALUE_NEW_METATABLE);
   return 1;
 }
 
-/* A spawned greenlet that has not been started yet. */
+/* A greenlet at 1 that has not been started yet; from now on it has. */
 static bool startable(lua_State *L, LGreenlet *lg) {
   if (lg->kind != KIND_SPAWNED) luaL_error(L, "a raw greenlet is started by switching to it");
-  return !lg->task.spawned && !lg->task.done;
+  if (lg->task.spawned || lg->task.done) return false;
+  lgreenlet_start(L, 1, universe(), lg);
+  return true;
 }
 
 /*
@@ -227,6 +234,7 @@ static int push_results(lua_State *L, LGreenlet *lg) {
   luaL_checkstack(L, n, "too many results");
   int packed = lua_gettop(L);
   for (int i = 1; i <= n; i++) lua_rawgeti(L, packed, i);
+  lua_remove(L, packed);
   return n;
 }
 
@@ -335,6 +343,18 @@ static int l_kill(lua_State *L) {
   return 1;
 }
 
+/* Waits for the end of a greenlet whose scope is left. If that wait is cut
+** short, by a kill or a timeout, it is killed, so that it does not outlive the
+** scope by much. */
+static void join_or_kill(lua_State *L, LUniverse *u, LGreenlet *lg) {
+  lcheck_waitable(L, "close");
+  int code = hub_join_task(&u->hub, &lg->task, DEADLINE_NEVER);
+  if (code == GREEN_OK) return;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, u->exit);
+  start_kill(L, u, lg);
+  lcheck_raise(L, code, "close");
+}
+
 /*
 ---Leaving the scope of `local g <close>` joins; leaving it by an error kills.
 */
@@ -347,10 +367,10 @@ static int l_close(lua_State *L) {
   if (by_error) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, u->exit);
     start_kill(L, u, lg);
-  } else if (lg->kind == KIND_SPAWNED && !lg->task.spawned) {
-    return 0;
+  } else if (lg->task.g.state == GREENLET_NEW && !lg->task.spawned) {
+    return 0; /* nobody has started it */
   }
-  if (!lg->task.done) wait_end(L, lg, 2, "close");
+  if (!lg->task.done) join_or_kill(L, u, lg);
   return 0;
 }
 
@@ -497,6 +517,57 @@ static int l_yield(lua_State *L) {
   return 0;
 }
 
+/* ---- configuration ---- */
+
+/* Takes a number of seconds from field `name` of the table at 1, if it is there. */
+static void take_seconds(lua_State *L, const char *name, double *value) {
+  if (lua_getfield(L, 1, name) != LUA_TNIL) {
+    double seconds = lua_isnumber(L, -1) ? lua_tonumber(L, -1) : NAN;
+    if (!(seconds >= 0 && seconds < DEADLINE_NEVER))
+      luaL_error(L, "bad field '%s' in argument #1 to 'config' (seconds expected, got %s)", name,
+                 luaL_tolstring(L, -1, NULL));
+    *value = seconds;
+  }
+  lua_pop(L, 1);
+}
+
+static const char *const config_names[] = {"slice", "shield", NULL};
+
+static void check_config_names(lua_State *L) {
+  for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
+    lua_pushvalue(L, -2);
+    const char *name = lua_tostring(L, -1);
+    int i = 0;
+    while (config_names[i] && name && strcmp(name, config_names[i]) != 0) i++;
+    if (!name || !config_names[i])
+      luaL_error(L, "bad argument #1 to 'config' (unknown field '%s')", luaL_tolstring(L, -1, NULL));
+    lua_pop(L, 1);
+  }
+}
+
+/*
+---Sets what is given, and returns what is in force. `slice`: seconds that ready
+---greenlets may run before the loop polls. `shield`: seconds that a cleanup may
+---wait after a kill.
+---@param values? {slice?: number, shield?: number}
+---@return {slice: number, shield: number}
+*/
+static int l_config(lua_State *L) {
+  LUniverse *u = (LUniverse *)lcheck_hub(L);
+  if (!lua_isnoneornil(L, 1)) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    check_config_names(L);
+    take_seconds(L, "slice", &u->hub.slice);
+    take_seconds(L, "shield", &u->shield);
+  }
+  lua_createtable(L, 0, 2);
+  lua_pushnumber(L, u->hub.slice);
+  lua_setfield(L, -2, "slice");
+  lua_pushnumber(L, u->shield);
+  lua_setfield(L, -2, "shield");
+  return 1;
+}
+
 /* ---- a waiter: one greenlet's rendezvous ---- */
 
 #define WAITER_TYPE "green.waiter"
@@ -559,7 +630,7 @@ static const luaL_Reg waiter_methods[] = {{"wait", l_waiter_wait}, {"wake", l_wa
 
 static const luaL_Reg functions[] = {
     {"spawn", l_spawn}, {"spawn_later", l_spawn_later}, {"greenlet", l_greenlet}, {"sleep", l_sleep},
-    {"yield", l_yield}, {"waiter", l_waiter},           {NULL, NULL}};
+    {"yield", l_yield}, {"waiter", l_waiter},           {"config", l_config},     {NULL, NULL}};
 
 static const luaL_Reg methods[] = {
     {"start", l_start},           {"start_later", l_start_later}, {"join", l_join},
@@ -571,7 +642,9 @@ static const luaL_Reg methods[] = {
 void ltask_open(lua_State *L, int module, int methods_table) {
   universe()->hub.failed = on_failed_start;
   lua_pushvalue(L, module);
-  luaL_setfuncs(L, functions, 0);
+  lua_pushvalue(L, module + UPVALUE_METATABLE);
+  lua_pushvalue(L, module + UPVALUE_NEW_METATABLE);
+  luaL_setfuncs(L, functions, 2);
   lua_pushvalue(L, methods_table);
   luaL_setfuncs(L, methods, 0);
   luaL_newmetatable(L, WAITER_TYPE);

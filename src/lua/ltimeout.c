@@ -3,6 +3,7 @@
  * waits of the greenlet that made it, until the scope is left. May use the hub.
  */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "lcheck.h"
@@ -122,13 +123,20 @@ static int l_istimeout(lua_State *L) {
   return 1;
 }
 
+/* "timeout: 1 s": as %g, since lua_pushfstring would write 1.0. */
+static void push_seconds(lua_State *L, double seconds) {
+  char text[48];
+  snprintf(text, sizeof text, "timeout: %g s", seconds);
+  lua_pushstring(L, text);
+}
+
 static int l_tostring(lua_State *L) {
   LTimeout *t = check_timeout(L);
   if (lua_getiuservalue(L, 1, 1) == LUA_TSTRING) return 1;
   if (isinf(t->seconds))
     lua_pushliteral(L, "timeout: never");
   else
-    lua_pushfstring(L, "timeout: %f s", (LUAI_UACNUMBER)t->seconds);
+    push_seconds(L, t->seconds);
   return 1;
 }
 
@@ -143,7 +151,7 @@ static int l_index(lua_State *L) {
     lua_pushboolean(L, t->open && !t->fired && !isinf(t->seconds));
   else if (strcmp(key, "expired") == 0)
     lua_pushboolean(L, t->expired);
-  else if (strcmp(key, "seconds") == 0)
+  else if (strcmp(key, "seconds") == 0 && !isinf(t->seconds))
     lua_pushnumber(L, t->seconds);
   return 1;
 }
