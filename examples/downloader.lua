@@ -356,10 +356,11 @@ local function print_failures(failures)
 end
 
 local function main()
-  -- Ctrl-C raises in whatever waits; this tells where things stood.
-  local finished = false
-  local _ <close> = setmetatable({}, { __close = function(_, err)
-    if finished or not green.iscancelled(err) then return end
+  -- Ctrl-C is raised in whatever waits, and no pcall holds it: only then is this
+  -- block left before it is complete.
+  local complete = false
+  local _ <close> = setmetatable({}, { __close = function()
+    if complete then return end
     io.stderr:write(("downloader: interrupted; %d photos are saved, each of them whole\n")
       :format(stats.photos))
   end })
@@ -371,7 +372,7 @@ local function main()
     return download_all(users, make_folders(users))
   end)
   if progress then progress:kill() end
-  finished = true
+  complete = true
   if not ok then
     local message = type(failures) == "table" and failures.disk or tostring(failures)
     io.stderr:write("downloader: ", visible(message), "\n")
