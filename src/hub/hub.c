@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -427,11 +428,19 @@ static void check_fresh(Hub *hub) {
 
 /* Somebody closed the loop's own descriptor (HB8)? libev would abort at its
 ** next epoll_ctl, so it is asked in turns with changes; epoll_wait's EBADF goes
-** to on_syserr. The loop makes a new one, as after a fork. */
+** to on_syserr. The loop makes a new one, as after a fork. If the number names
+** another file by now, that would be closed with it: then nothing can help. */
 static void check_backend(Hub *hub) {
-  if (!hub->changed) return;
+  struct stat st;
+  if (!hub->changed || hub->backend_fd < 0) return;
   hub->changed = false;
-  if (hub->backend_fd >= 0 && fcntl(hub->backend_fd, F_GETFD) < 0) ev_loop_fork(hub->loop);
+  if (fstat(hub->backend_fd, &st) < 0) {
+    hub->backend_fd = -1; /* the new one's number is not known */
+    ev_loop_fork(hub->loop);
+  } else if (st.st_dev != hub->backend_dev || st.st_ino != hub->backend_ino) {
+    fprintf(stderr, "greenlua: somebody closed the event loop's epoll descriptor, %d\n", hub->backend_fd);
+    _exit(EXIT_FAILURE);
+  }
 }
 
 /* Runs the ready tasks until none is left or the slice is over. A task that
@@ -609,19 +618,30 @@ static void start_watchers(Hub *hub) {
   for (int i = 0; i < 3; i++) ev_unref(hub->loop); /* they never keep it alive */
 }
 
+/* libev does not tell its epoll descriptor: it is the first that it opens, and
+** so the lowest that is free. */
+static bool make_loop(Hub *hub) {
+  struct stat st;
+  int lowest = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+  if (lowest >= 0) close(lowest);
+  hub->loop = ev_loop_new(EVFLAG_AUTO);
+  hub->backend_fd = lowest >= 0 && fstat(lowest, &st) == 0 ? lowest : -1;
+  hub->backend_dev = hub->backend_fd >= 0 ? st.st_dev : 0;
+  hub->backend_ino = hub->backend_fd >= 0 ? st.st_ino : 0;
+  return hub->loop != NULL;
+}
+
 int hub_init(Hub *hub, Task *self, Task *main) {
   memset(hub, 0, sizeof *hub);
   int code = greenlet_thread_init(&hub->thread, &main->g);
   if (code < 0) return code;
   ev_set_syserr_cb(on_syserr);
-  hub->backend_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
-  if (hub->backend_fd >= 0) close(hub->backend_fd);
-  hub->loop = ev_loop_new(EVFLAG_AUTO); /* its first descriptor is the one just freed */
-  if (!hub->loop) {
+  if (!make_loop(hub)) {
     greenlet_thread_close(&hub->thread);
     return -ENOMEM;
   }
   stack_overflow_handler_install();
+  hub->changed = true; /* libev has watchers of its own to register */
   hub->slice = SLICE_DEFAULT;
   hub->stride = 1;
   hub->credit = 1;

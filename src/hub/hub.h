@@ -101,6 +101,8 @@ struct Hub {
   bool sliced;               /* the slice is over */
   bool changed;              /* fd watchers were started or stopped in this turn */
   int backend_fd;            /* the loop's own descriptor; -1: unknown */
+  dev_t backend_dev;         /* what it names */
+  ino_t backend_ino;
   void *thrown;              /* the error object of a park that ended with GREEN_THROWN */
   int nowait;                /* > 0: waiting is forbidden (callbacks of C libraries) */
   HubIo **fresh;             /* fd watchers started in this turn */

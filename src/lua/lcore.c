@@ -53,8 +53,9 @@ static void start_universe(lua_State *L, LUniverse *u) {
   u->shield = SHIELD_DEFAULT;
   u->H = anchored_thread(L);
   u->S = anchored_thread(L);
+  u->A = anchored_thread(L);
   lua_newtable(L);
-  lua_xmove(L, u->S, 1); /* the anchors: S[1] */
+  lua_xmove(L, u->A, 1); /* the anchors: A[1] */
   u->main = permanent(L, KIND_MAIN, main_state(L));
   u->self = permanent(L, KIND_HUB, u->H);
   int code = hub_init(&u->hub, &u->self->task, &u->main->task);

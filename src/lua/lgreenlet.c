@@ -34,12 +34,17 @@ void lgreenlet_push_anchored(lua_State *L, const void *key) {
   lua_remove(L, -2);
 }
 
-/* Sets anchors[index] to what is on S's top, and pops it. Allocates nothing:
+/* Sets anchors[index] to what is on A's top, and pops it. Allocates nothing:
 ** the place exists since the slot does. */
-static void set_anchor(LUniverse *u, int index) { lua_rawseti(u->S, 1, index); }
+static void set_anchor(LUniverse *u, int index) { lua_rawseti(u->A, 1, index); }
+
+static void clear_anchor(LUniverse *u, int index) {
+  lua_pushboolean(u->A, 0);
+  set_anchor(u, index);
+}
 
 void lgreenlet_anchor_self(lua_State *L, LUniverse *u, LGreenlet *lg) {
-  if (L != u->S) lua_xmove(L, u->S, 1);
+  lua_xmove(L, u->A, 1);
   set_anchor(u, 2 * lg->slot + 2);
 }
 
@@ -52,8 +57,8 @@ void lgreenlet_push(lua_State *L, Task *t) {
     lgreenlet_push_anchored(L, lg);
     return;
   }
-  lua_rawgeti(u->S, 1, 2 * lg->slot + 2);
-  if (L != u->S) lua_xmove(u->S, L, 1);
+  lua_rawgeti(u->A, 1, 2 * lg->slot + 2);
+  lua_xmove(u->A, L, 1);
 }
 
 lua_State *lgreenlet_hub_state(Hub *hub) { return ((LUniverse *)hub)->H; }
@@ -97,8 +102,8 @@ static void new_thread(lua_State *L, LUniverse *u) {
   if (u->empty < 0) grow_threads(L, u);
   int slot = u->empty;
   LThread *thread = &u->threads[slot];
-  lua_pushvalue(u->S, 1);
-  lua_xmove(u->S, L, 1);
+  lua_pushvalue(u->A, 1);
+  lua_xmove(u->A, L, 1);
   lua_pushboolean(L, 0);
   lua_rawseti(L, -2, 2 * slot + 2);
   lua_State *T = lua_newthread(L);
@@ -134,18 +139,15 @@ static bool reusable(LUniverse *u, LGreenlet *lg) {
 /* Gives the thread back, and lets go of the greenlet. Calls only what cannot
 ** raise: this is code after a greenlet's base (D11). */
 void lgreenlet_release(LUniverse *u, LGreenlet *lg, bool reuse) {
-  lua_State *S = u->S;
   int slot = lg->slot;
   LThread *thread = &u->threads[slot];
-  lua_pushboolean(S, 0);
-  set_anchor(u, 2 * slot + 2);
+  clear_anchor(u, 2 * slot + 2);
   lua_settop(lg->T, 0);
   if (reuse && reusable(u, lg)) {
     thread->next = u->idle;
     u->idle = slot;
   } else {
-    lua_pushboolean(S, 0);
-    set_anchor(u, 2 * slot + 1);
+    clear_anchor(u, 2 * slot + 1);
     thread->L = NULL;
     thread->next = u->empty;
     u->empty = slot;

@@ -3,7 +3,7 @@
  * up core.greenlet (lgreenlet, lswitch, ltask, lcancel, ltimeout, lreport,
  * lpatch, lcore), and by nobody else.
  *
- *   S[1], the anchors = { [2s+1] = lua_State of slot s, [2s+2] = its greenlet }
+ *   A[1], the anchors = { [2s+1] = lua_State of slot s, [2s+2] = its greenlet }
  *
  * A thread keeps its slot for life, in the pool or in use; a greenlet is
  * anchored there from its birth to its end. Its thread T holds body and
@@ -89,8 +89,8 @@ struct LUniverse {
   Hub hub; /* first */
   LGreenlet *main, *self;
   lua_State *H;      /* the hub's: loop callbacks */
-  lua_State *S;      /* for what must be protected after a greenlet's last instruction; the anchors
-                        lie at its index 1 for good */
+  lua_State *S;      /* for what must be protected after a greenlet's last instruction */
+  lua_State *A;      /* never runs anything: the anchors lie at its index 1 for good */
   int objects;       /* registry reference: light userdata -> object, for lgreenlet_anchor */
   const void *metatable, *new_metatable; /* the greenlets'; of those that are not started yet */
   int exit;          /* registry reference: the exit object */
