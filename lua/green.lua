@@ -48,10 +48,11 @@ local function gather(list, options)
       if not seen[g] then ended[#ended + 1] = g end
     elseif not linked[g] then
       linked[g] = true
-      g:link(on_end)
+      g:watch(on_end)
     end
     seen[g] = true
   end
+  table.sort(ended, function(a, b) return a:order() < b:order() end)
   return setmetatable({
     linked = linked,
     ended = ended, -- in the order of their ends

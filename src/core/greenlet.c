@@ -156,6 +156,8 @@ static void trace(GreenletThread *t, int status, Greenlet *target) {
 
 /* Tells AddressSanitizer which stack comes next. */
 static inline void announce(GreenletThread *t, Greenlet *self, Greenlet *to) {
+  if (!SANITIZE_SWITCHES)
+    return;
   void **fake = self->state == GREENLET_DEAD ? NULL : &self->fake_stack;
   if (to == t->main) {
     sanitize_leave(fake, t->main_low, t->main_size);
@@ -167,7 +169,7 @@ static inline void announce(GreenletThread *t, Greenlet *self, Greenlet *to) {
 
 /* Switches to `to`, which has a context. The only caller of context_switch.
 ** Returns when somebody switches back, never if the current greenlet is dead. */
-static void transfer(GreenletThread *t, Greenlet *to, int status, void *value) {
+static inline void transfer(GreenletThread *t, Greenlet *to, int status, void *value) {
   Greenlet *self = t->current;
   assert(self != to);
   assert(t->dying == NULL);

@@ -21,6 +21,13 @@
 #endif
 #endif
 
+/* Must switches be announced? */
+#ifdef SANITIZE_ADDRESS
+enum { SANITIZE_SWITCHES = 1 };
+#else
+enum { SANITIZE_SWITCHES = 0 };
+#endif
+
 #ifdef SANITIZE_ADDRESS
 
 #include <pthread.h>

@@ -538,7 +538,7 @@ static int hub_body(Greenlet *g, void *value, void **result) {
   (void)value, (void)result;
   while (!hub->closing) {
     ev_run(hub->loop, 0);
-    if (!hub->run_head) on_empty(hub);
+    if (!hub->run_head && !hub->calls) on_empty(hub);
   }
   return GREEN_OK; /* not reached: a closing hub is not switched to */
 }

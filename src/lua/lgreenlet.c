@@ -207,6 +207,7 @@ LGreenlet *lgreenlet_new(lua_State *L, LKind kind, int metatable) {
   lg->slot = -1;
   lg->nresults = 0;
   lg->spawn_line = -1;
+  lg->order = 0;
   lg->kind = (uint8_t)kind;
   lg->killed = lg->in_flight = lg->failed = lg->observed = lg->handed = lg->exited = lg->linked = false;
   lg->task.done = false;

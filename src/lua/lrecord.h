@@ -58,6 +58,7 @@ struct LGreenlet {
   int slot;               /* its thread's place in the anchors; -1: none */
   int nresults;           /* results kept in UV_VALUE */
   int spawn_line;         /* line of the spawn, in the function in UV_VALUE; -1: unknown */
+  uint32_t order;         /* which of all spawned ones it was to end */
   uint8_t kind;           /* LKind */
   bool killed : 1;        /* a kill is pending, or ended it */
   bool in_flight : 1;     /* a kill or timeout has been raised and not yet arrived */
@@ -103,6 +104,7 @@ struct LUniverse {
   LGreenlet *ended;  /* a raw greenlet that has died; its values may not be fetched yet */
   LGreenlet *failures, **failures_end;
   ev_timer failures_timer;
+  uint32_t nended;   /* spawned greenlets that have ended */
   int nreported;     /* unobserved failures so far */
   double shield;     /* seconds that a cleanup may wait */
   lua_CFunction catchers[5], wrap; /* see lcancel.c */

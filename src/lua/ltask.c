@@ -62,6 +62,7 @@ static void spawned_body(Task *t) {
   LGreenlet *lg = (LGreenlet *)t;
   int nresults;
   int status = lgreenlet_run(u, lg, lua_gettop(lg->T) - 1, &nresults);
+  lg->order = ++u->nended;
   if (lg->killed || lg->hooks) lcancel_forget(lg);
   if (lg->scopes) ltimeout_end_all(u, lg);
   if (nresults > 0) ltask_keep(u, lg, status, nresults);
@@ -73,6 +74,7 @@ static void spawned_body(Task *t) {
 void ltask_end_unstarted(lua_State *L, LUniverse *u, LGreenlet *lg) {
   lua_settop(lg->T, 0);
   if (L != lg->T) lua_xmove(L, lg->T, 1);
+  lg->order = ++u->nended;
   lg->observed = true; /* by the killer */
   ltask_keep(u, lg, LUA_ERRRUN, 1);
   if (lg->linked) run_links_soon(u, lg);
@@ -86,6 +88,7 @@ static void on_failed_start(Task *t, int code) {
   LUniverse *u = universe();
   LGreenlet *lg = (LGreenlet *)t;
   (void)code;
+  lg->order = ++u->nended;
   lua_settop(lg->T, 0);
   lua_pushliteral(lg->T, "not enough memory"); /* Lua's own, anchored: luaM's memerrmsg */
   ltask_keep(u, lg, LUA_ERRMEM, 1);
@@ -298,6 +301,19 @@ static int l_successful(lua_State *L) {
   return 1;
 }
 
+/*
+---Which of all spawned greenlets it was to end: the earlier, the smaller.
+---@return integer|nil order  nil: it has not ended
+*/
+static int l_order(lua_State *L) {
+  LGreenlet *lg = lgreenlet_check(L, 1);
+  if (lg->task.done)
+    lua_pushinteger(L, (lua_Integer)lg->order);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
 /* ---- killing ---- */
 
 /* Sets the kill going; the object is on L's top and is popped. */
@@ -376,7 +392,12 @@ static int l_close(lua_State *L) {
 
 /* ---- links ---- */
 
-enum { LINK_ANY, LINK_VALUE, LINK_ERROR }; /* the second of each pair in links */
+enum { LINK_ANY, LINK_VALUE, LINK_ERROR, LINK_QUIET }; /* the second of each pair in links */
+
+static bool kind_fits(lua_Integer kind, bool failed) {
+  if (kind == LINK_VALUE) return !failed;
+  return kind != LINK_ERROR || failed;
+}
 
 /* Calls, in order, the links that are there when their turn comes: one that
 ** unlinks a later one prevents it. Argument: the record. */
@@ -390,8 +411,8 @@ static int run_links(lua_State *H) {
     lua_rawgeti(H, 4, i + 1);
     lua_Integer kind = lua_tointeger(H, -1);
     lua_pop(H, 1);
-    bool due = lua_toboolean(H, -1) && (kind == LINK_ANY || (kind == LINK_ERROR) == lg->failed);
-    if (due && kind != LINK_VALUE) lreport_observe(u, lg);
+    bool due = lua_toboolean(H, -1) && kind_fits(kind, lg->failed);
+    if (due && (kind == LINK_ANY || kind == LINK_ERROR)) lreport_observe(u, lg);
     lua_pushvalue(H, 2);
     if (due)
       lgreenlet_callback(&u->hub, 1, "a link of a greenlet");
@@ -462,6 +483,12 @@ static int l_link_value(lua_State *L) { return add_link(L, LINK_VALUE); }
 ---@param fn fun(g: greenlet)
 */
 static int l_link_error(lua_State *L) { return add_link(L, LINK_ERROR); }
+
+/*
+---As `link`, for who only waits: a failure does not count as looked at.
+---@param fn fun(g: greenlet)
+*/
+static int l_watch(lua_State *L) { return add_link(L, LINK_QUIET); }
 
 /*
 ---Takes a link back: all that were made with this function.
@@ -637,7 +664,8 @@ static const luaL_Reg methods[] = {
     {"get", l_get},               {"pget", l_pget},               {"ready", l_ready},
     {"kill", l_kill},             {"successful", l_successful},   {"link", l_link},
     {"link_value", l_link_value}, {"link_error", l_link_error},   {"unlink", l_unlink},
-    {"__close", l_close},         {NULL, NULL}};
+    {"watch", l_watch},           {"order", l_order},             {"__close", l_close},
+    {NULL, NULL}};
 
 void ltask_open(lua_State *L, int module, int methods_table) {
   universe()->hub.failed = on_failed_start;
