@@ -73,7 +73,7 @@ struct LTimeout {
   ev_timer timer;
   LGreenlet *owner;
   LTimeout *outer;  /* the next scope outwards */
-  double seconds;   /* infinite: no timer */
+  double seconds;   /* negative: no timer */
   bool open : 1;    /* in owner's list */
   bool fired : 1;   /* expired, and still open */
   bool expired : 1; /* fired since its last start */

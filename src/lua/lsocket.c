@@ -76,6 +76,10 @@ Deadline lsocket_deadline(LSocket *so) {
   return seconds > 0 ? hub_deadline(so->s.poll.hub, seconds) : DEADLINE_NOW;
 }
 
+void lsocket_waitable(lua_State *L, LSocket *so, const char *fname) {
+  if (so->block != 0 && so->total != 0) lcheck_waitable(L, fname);
+}
+
 /* Returns 1, or nil, message, code. */
 static int result(lua_State *L, int code, const char *fname) {
   if (code < 0) return lcheck_fail(L, code, fname);
@@ -145,8 +149,8 @@ static int dial(LSocket *so, const char *host, int port, int family, const Addre
 function tcp:connect(host, port) end
 */
 static int l_connect(lua_State *L) {
-  lcheck_waitable(L, "connect");
   LSocket *so = lsocket_check_any(L);
+  lsocket_waitable(L, so, "connect");
   if (class_of(L) == SOCKET_SERVER) luaL_typeerror(L, 1, class_names[SOCKET_MASTER]);
   const char *host = luaL_checkstring(L, 2);
   int port = check_port(L, 3);
@@ -298,9 +302,9 @@ static int f_bind(lua_State *L) {
 function tcp:accept() end
 */
 static int l_accept(lua_State *L) {
-  Hub *hub = lcheck_waitable(L, "accept");
   LSocket *so = lsocket_check(L, SOCKET_SERVER);
-  LSocket *client = new_socket(L, hub, SOCKET_CLIENT);
+  lsocket_waitable(L, so, "accept");
+  LSocket *client = new_socket(L, so->s.poll.hub, SOCKET_CLIENT);
   int fd = net_accept(&so->s, lsocket_deadline(so));
   if (fd < 0) return lcheck_fail(L, fd, "accept");
   stream_open(&client->s, fd);

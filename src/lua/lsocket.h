@@ -35,6 +35,10 @@ LSocket *lsocket_check_any(lua_State *L);
 /* When a call that begins now has to end, by the socket's timeouts. */
 Deadline lsocket_deadline(LSocket *so);
 
+/* As lcheck_waitable, for a call on this socket. With a timeout of 0 nothing
+** waits, and the call may also be made in a callback of the hub. */
+void lsocket_waitable(lua_State *L, LSocket *so, const char *fname);
+
 /* Notes the family of its descriptor, if it has one. */
 void lsocket_note_family(LSocket *so);
 

@@ -97,8 +97,8 @@ static void push_front(lua_State *L, Stream *s, ReadKind kind, size_t n, size_t 
 function tcp:receive(pattern, prefix) end
 */
 static int l_receive(lua_State *L) {
-  lcheck_waitable(L, "receive");
   LSocket *so = lsocket_check(L, SOCKET_CLIENT);
+  lsocket_waitable(L, so, "receive");
   size_t count = 0, prefix = 0;
   ReadKind kind = check_pattern(L, &count);
   luaL_optlstring(L, 3, "", &prefix);
@@ -140,8 +140,8 @@ static int l_receive(lua_State *L) {
 function tcp:send(data, i, j) end
 */
 static int l_send(lua_State *L) {
-  lcheck_waitable(L, "send");
   LSocket *so = lsocket_check(L, SOCKET_CLIENT);
+  lsocket_waitable(L, so, "send");
   size_t len, sent = 0;
   const char *data = luaL_checklstring(L, 2, &len);
   lua_Integer i = luaL_optinteger(L, 3, 1), j = luaL_optinteger(L, 4, -1), size = (lua_Integer)len;

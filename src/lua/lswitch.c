@@ -28,12 +28,20 @@ static int arrive(lua_State *L, LUniverse *u, int status, lua_State *from, const
   return status == GREEN_THROWN ? lua_error(L) : n;
 }
 
-/* Switches to `lg` with the `n` values on L's top. */
+/* The nearest living ancestor of a dead greenlet. */
+static LGreenlet *living_heir(LGreenlet *lg) {
+  while (lg->task.done) lg = (LGreenlet *)lg->task.g.parent;
+  return lg;
+}
+
+/* Switches to `lg` with the `n` values on L's top. A dead one whose heir is the
+** hub has nobody to take them: they come back at once. */
 static int depart(lua_State *L, LUniverse *u, LGreenlet *lg, int status, int n, const char *fname) {
   void *from = NULL;
   lgreenlet_start(L, 1, u, lg);
   if (u->tracing) return luaL_error(L, "'%s' cannot switch in a trace function", fname);
   if (running(u) == u->self) lcheck_raise(L, GREEN_NOWAIT, fname);
+  if (lg->task.done && living_heir(lg) == u->self) lg = running(u);
   running(u)->at = L;
   u->nvalues = n;
   status = greenlet_switch(&lg->task.g, status, L, &from);

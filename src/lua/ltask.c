@@ -496,7 +496,7 @@ static int l_watch(lua_State *L) { return add_link(L, LINK_QUIET); }
 */
 static int l_unlink(lua_State *L) {
   LGreenlet *lg = lgreenlet_check(L, 1);
-  luaL_checkany(L, 2);
+  ltask_check_callable(L, 2);
   lua_settop(L, 2);
   if (!lg->linked) return 0;
   lgreenlet_extra(L, 1);

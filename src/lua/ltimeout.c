@@ -2,12 +2,13 @@
  * green.timeout: a deadline over a scope. It is raised, as an object, at the
  * waits of the greenlet that made it, until the scope is left. May use the hub.
  */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "lcheck.h"
 #include "lrecord.h"
+
+#define NO_DEADLINE -1. /* as seconds: a scope without a timer */
 
 /* User value 1: what it raises instead of itself, or the text that it shows. */
 
@@ -41,8 +42,9 @@ static void open_scope(lua_State *L, LUniverse *u, LTimeout *t) {
   t->owner->scopes = t;
   t->open = true;
   t->fired = t->expired = false;
-  if (isinf(t->seconds)) return;
+  if (t->seconds < 0) return;
   Deadline deadline = hub_deadline(&u->hub, t->seconds);
+  if (deadline >= DEADLINE_NEVER) return;
   ev_timer_set(&t->timer, deadline - u->hub.now, 0.);
   ev_timer_start(u->hub.loop, &t->timer);
 }
@@ -81,7 +83,7 @@ void ltimeout_push_expired(lua_State *L, double seconds) { new_timeout(L, second
 */
 static int l_timeout(lua_State *L) {
   LUniverse *u = (LUniverse *)lcheck_hub(L);
-  double seconds = lua_isnoneornil(L, 1) ? HUGE_VAL : lcheck_seconds(L, 1);
+  double seconds = lua_isnoneornil(L, 1) ? NO_DEADLINE : lcheck_seconds(L, 1);
   if (running(u) == u->self) lcheck_raise(L, GREEN_NOWAIT, "timeout");
   lua_settop(L, 2);
   LTimeout *t = new_timeout(L, seconds);
@@ -133,7 +135,7 @@ static void push_seconds(lua_State *L, double seconds) {
 static int l_tostring(lua_State *L) {
   LTimeout *t = check_timeout(L);
   if (lua_getiuservalue(L, 1, 1) == LUA_TSTRING) return 1;
-  if (isinf(t->seconds))
+  if (t->seconds < 0)
     lua_pushliteral(L, "timeout: never");
   else
     push_seconds(L, t->seconds);
@@ -148,10 +150,10 @@ static int l_index(lua_State *L) {
   if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 1;
   const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
   if (strcmp(key, "pending") == 0)
-    lua_pushboolean(L, t->open && !t->fired && !isinf(t->seconds));
+    lua_pushboolean(L, t->open && !t->fired && t->seconds >= 0);
   else if (strcmp(key, "expired") == 0)
     lua_pushboolean(L, t->expired);
-  else if (strcmp(key, "seconds") == 0 && !isinf(t->seconds))
+  else if (strcmp(key, "seconds") == 0 && t->seconds >= 0)
     lua_pushnumber(L, t->seconds);
   return 1;
 }
