@@ -13,30 +13,4 @@ local M = core.socket
 --- `green.sleep`, under LuaSocket's name.
 M.sleep = core.greenlet.sleep
 
---- `socket.connect` over IPv4 only.
----@async
----@param host string
----@param port integer|string
----@param laddr? string
----@param lport? integer|string
----@return tcp? client
----@return string? message
----@return string? code
-function M.connect4(host, port, laddr, lport)
-  return M.connect(host, port, laddr, lport, "inet")
-end
-
---- `socket.connect` over IPv6 only.
----@async
----@param host string
----@param port integer|string
----@param laddr? string
----@param lport? integer|string
----@return tcp? client
----@return string? message
----@return string? code
-function M.connect6(host, port, laddr, lport)
-  return M.connect(host, port, laddr, lport, "inet6")
-end
-
 return M

@@ -208,6 +208,42 @@ static int f_connect(lua_State *L) {
   return code < 0 ? lcheck_fail(L, code, "connect") : 1;
 }
 
+/*
+---`socket.connect` over IPv4 only.
+---@async
+---@param host string
+---@param port integer|string
+---@param laddr? string
+---@param lport? integer|string
+---@return tcp? client
+---@return string? message
+---@return string? code
+function socket.connect4(host, port, laddr, lport) end
+*/
+static int f_connect4(lua_State *L) {
+  lua_settop(L, 4);
+  lua_pushliteral(L, "inet");
+  return f_connect(L);
+}
+
+/*
+---`socket.connect` over IPv6 only.
+---@async
+---@param host string
+---@param port integer|string
+---@param laddr? string
+---@param lport? integer|string
+---@return tcp? client
+---@return string? message
+---@return string? code
+function socket.connect6(host, port, laddr, lport) end
+*/
+static int f_connect6(lua_State *L) {
+  lua_settop(L, 4);
+  lua_pushliteral(L, "inet6");
+  return f_connect(L);
+}
+
 /* ---- listening ---- */
 
 static int bind_to(LSocket *so, const char *host, int port, bool reuse, Deadline deadline) {
@@ -423,9 +459,10 @@ static const luaL_Reg methods[] = {
 static const luaL_Reg metamethods[] = {
   {"__gc", l_gc}, {"__close", l_close}, {"__tostring", l_tostring}, {NULL, NULL}};
 
-static const luaL_Reg functions[] = {{"tcp", f_tcp},         {"tcp4", f_tcp4}, {"tcp6", f_tcp6},
-                                     {"connect", f_connect}, {"bind", f_bind}, {"gettime", f_gettime},
-                                     {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"tcp", f_tcp},           {"tcp4", f_tcp4},         {"tcp6", f_tcp6}, {"connect", f_connect},
+    {"connect4", f_connect4}, {"connect6", f_connect6}, {"bind", f_bind}, {"gettime", f_gettime},
+    {NULL, NULL}};
 
 /* Sets functions in the table on the top, as closures over the metatables,
 ** which lie from `base` on. */

@@ -168,6 +168,7 @@ static int l_throw(lua_State *L) {
     lua_replace(L, 2);
   }
   bool exits = lgreenlet_is_exit(u, L, 2);
+  lgreenlet_start(L, 1, u, lg);
   if (is_unstarted(lg) && lg->kind == KIND_SPAWNED) { /* its parent is the hub: nobody to tell */
     ltask_end_unstarted(L, u, lg);
     return 0;

@@ -316,10 +316,12 @@ static int l_order(lua_State *L) {
 
 /* ---- killing ---- */
 
-/* Sets the kill going; the object is on L's top and is popped. */
+/* Sets the kill of the greenlet at 1 going; the object is on L's top and is
+** popped. */
 static void start_kill(lua_State *L, LUniverse *u, LGreenlet *lg) {
   if (lg == u->self) luaL_error(L, "the hub cannot be killed");
   if (lg->task.g.state == GREENLET_NEW) {
+    lgreenlet_start(L, 1, u, lg);
     ltask_end_unstarted(L, u, lg);
     return;
   }
