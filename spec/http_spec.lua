@@ -201,6 +201,22 @@ describe("http against nginx", function()
     assert.are.equal(before, most)
   end)
 
+  it("T46 no descriptor of a fetch is inherited by a child", function()
+    local before = support.descriptors()
+    assert(http.get(server:url("/hello")))
+    local pipe = assert(io.popen("ls /proc/self/fd"))
+    local inherited = " " .. pipe:read("a"):gsub("%s+", " ")
+    pipe:close()
+    local new = 0
+    for number, target in pairs(support.descriptors()) do
+      if target ~= before[number] and target:find("^socket:") then
+        new = new + 1
+        assert.is_nil(inherited:find(" " .. number .. " ", 1, true), number)
+      end
+    end
+    assert.is_true(new > 0)
+  end)
+
   it("a sink gets the body in pieces, and the response", function()
     local pieces, status = {}, nil
     local response = assert(http.get(server:url("/big"), {

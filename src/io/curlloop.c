@@ -10,7 +10,11 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 /* Idle connections that are kept. By default libcurl keeps four times as many
 ** as there are transfers, which drops good ones whenever a crowd thins out. */
@@ -200,9 +204,33 @@ static int on_socket_wish(CURL *easy, curl_socket_t fd, int what, void *arg, voi
 
 /* ---- life ---- */
 
+/* The two descriptors that will be given out next: the lowest free ones (open(2)). */
+static void next_descriptors(int next[2]) {
+  for (int i = 0; i < 2; i++) next[i] = eventfd(0, EFD_CLOEXEC);
+  for (int i = 0; i < 2; i++)
+    if (next[i] >= 0) close(next[i]);
+}
+
+static bool is_unix_socket(int fd) {
+  int domain = 0;
+  socklen_t size = sizeof domain;
+  return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_UNIX;
+}
+
+/* libcurl 7.88 makes a pair of sockets for curl_multi_wakeup, which children
+** would inherit; there is no option against it, and none to get at them. */
+static CURLM *multi_new(CurlLoop *loop) {
+  int next[2];
+  next_descriptors(next);
+  CURLM *multi = loop->curl->multi_init();
+  for (int i = 0; i < 2; i++)
+    if (is_unix_socket(next[i])) fcntl(next[i], F_SETFD, FD_CLOEXEC);
+  return multi;
+}
+
 static int multi_open(CurlLoop *loop) {
   const Libcurl *curl = loop->curl;
-  CURLM *multi = curl->multi_init();
+  CURLM *multi = multi_new(loop);
   if (!multi) return -ENOMEM;
   curl->multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, on_socket_wish);
   curl->multi_setopt(multi, CURLMOPT_SOCKETDATA, loop);
