@@ -220,16 +220,20 @@ local function list_photos(session)
   return photos
 end
 
+--- A value that removes a file, if it is there, when its variable is closed: also
+--- by an error, or by Ctrl-C.
+local function temporary(path)
+  return setmetatable({}, { __close = function() os.remove(path) end })
+end
+
 --- Saves one photo. It has its final name only when its sum is right; until
 --- then it has one that no server can choose, since it begins with a dot.
 local function save(session, photo, folder)
   local part = ("%s/.%s.part"):format(folder, photo.name)
+  local _ <close> = temporary(part)
   transfer { url = photo.url, headers = session, file = part }
   local data = read_file(part)
-  if adler32(data) ~= photo.sum then
-    os.remove(part)
-    error(photo.url .. ": wrong checksum", 0)
-  end
+  if adler32(data) ~= photo.sum then error(photo.url .. ": wrong checksum", 0) end
   assert(os.rename(part, folder .. "/" .. photo.name))
   stats.photos = stats.photos + 1
   stats.bytes = stats.bytes + #data

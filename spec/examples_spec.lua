@@ -172,6 +172,7 @@ describe("photo_server.lua", function()
       { "GET /users HTTP/1.1\r\nA: x\ny\r\n\r\n", 400 },
       { "GET /users HTTP/1.1\r\n folded: x\r\n\r\n", 400 },
       { "GET /users HTTP/1.1\r\nA: " .. ("x"):rep(9000) .. "\r\n\r\n", 431 },
+      { "GET /users HTTP/1.1\r\nA: " .. ("x"):rep(9000), 431 }, -- and it never ends
       { "POST /login HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400 },
       { "POST /login HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n", 413 },
       { "POST /login HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 501 },
