@@ -167,9 +167,10 @@ install-rock: rock
 	install -D -m 755 $(OUT)/green/core.so $(LIBDIR)/green/core.so
 	cd lua && for file in $(LUA_MODULES:lua/%=%); do install -D -m 644 $$file $(LUADIR)/$$file || exit 1; done
 
-$(OUT)/green/core.so: $(PIC_OBJECTS)
+$(OUT)/green/core.so: $(PIC_OBJECTS) tools/module.map
 	@mkdir -p $(@D)
-	$(CC) -shared $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -pthread -o $@ $^ -lev -lcares -lm -ldl
+	$(CC) -shared $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -pthread -o $@ $(PIC_OBJECTS) \
+	  -Wl,--version-script=tools/module.map -lev -lcares -lm -ldl
 
 $(OUT)/pic/%.o: src/% $(OUT)/flags | $(LUA_INC)/lua.h
 	@mkdir -p $(@D)
