@@ -9,10 +9,16 @@
 #ifndef GREEN_CONTEXT_H
 #define GREEN_CONTEXT_H
 
-/* Prepares a context on the stack [low, top) that, when first switched to,
-** calls `entry(arg)` with a stack aligned as the ABI wants. `entry` must never
-** return. Returns the suspended context. */
-void *context_make(void *low, void *top, void (*entry)(void *arg), void *arg);
+/* Suspends the caller, whose context is stored in `*save`, and calls
+** `entry(arg)` on the stack [low, top), aligned as the ABI wants. What `entry`
+** returns is the context to go on with; its own is over then. Returns when
+** somebody switches to what was saved. The new context inherits the caller's
+** control words, as a POSIX thread does (pthread_create(3)).
+**
+** (A processor predicts returns by a stack of its own. A call that begins a
+** context and a return that ends it keep that in step; switches away from deep
+** inside would have every later return mispredicted.) */
+void context_start(void **save, void *low, void *top, void *(*entry)(void *arg), void *arg);
 
 /* Suspends the caller, whose context is stored in `*save`, and goes on with
 ** `load`. Returns when somebody switches to what was saved. The control words

@@ -11,19 +11,19 @@
 
 /* What a new context needs until it runs; it lies at the top of its stack. */
 typedef struct {
-  ucontext_t uc; /* first: this is the context that context_make returns */
-  void (*entry)(void *arg);
+  ucontext_t uc;
+  void *(*entry)(void *arg);
   void *arg;
 } Start;
 
 /* makecontext passes ints only (makecontext(3)), so a pointer comes as two. */
 static void start(unsigned high, unsigned low) {
   Start *s = (Start *)(uintptr_t)((uint64_t)high << 32 | low);
-  s->entry(s->arg);
+  setcontext(s->entry(s->arg));
   abort();
 }
 
-void *context_make(void *low, void *top, void (*entry)(void *arg), void *arg) {
+void context_start(void **save, void *low, void *top, void *(*entry)(void *arg), void *arg) {
   uintptr_t place = ((uintptr_t)top - sizeof(Start)) & ~(uintptr_t)63;
   Start *s = (Start *)place;
   getcontext(&s->uc);
@@ -35,7 +35,7 @@ void *context_make(void *low, void *top, void (*entry)(void *arg), void *arg) {
   s->uc.uc_stack.ss_flags = 0;
   uint64_t p = (uint64_t)place;
   makecontext(&s->uc, (void (*)(void))start, 2, (unsigned)(p >> 32), (unsigned)p);
-  return s;
+  context_switch(save, &s->uc);
 }
 
 void context_switch(void **save, void *load) {

@@ -78,49 +78,59 @@ context_resume:
     .cfi_endproc
     .size context_switch, . - context_switch
 
-/* Where a new context begins: r12 is `entry`, r13 its argument. Nothing called
-** this, which is what `.cfi_undefined rip` tells gdb and perf (D23). The nop
-** is for unwinders, which look up the byte before a return address. */
+/* void context_start(save: rdi, low: rsi, top: rdx, entry: rcx, arg: r8) */
+    .globl context_start
+    .hidden context_start
+    .type context_start, @function
+    .p2align 4
+context_start:
+    .cfi_startproc
+    pushq %rbp
+    .cfi_adjust_cfa_offset 8
+    pushq %rbx
+    .cfi_adjust_cfa_offset 8
+    pushq %r12
+    .cfi_adjust_cfa_offset 8
+    pushq %r13
+    .cfi_adjust_cfa_offset 8
+    pushq %r14
+    .cfi_adjust_cfa_offset 8
+    pushq %r15
+    .cfi_adjust_cfa_offset 8
+    leaq -8(%rsp), %rsp
+    .cfi_adjust_cfa_offset 8
+    stmxcsr (%rsp)
+    fnstcw 4(%rsp)
+    movq %rsp, (%rdi)
+    andq $-16, %rdx
+    movq %r8, %rdi
+    jmp context_entry
+    .cfi_endproc
+    .size context_start, . - context_start
+
+/* The base of a new context, rdx its top, rcx its entry, rdi its argument.
+** Nothing called this, which is what `.cfi_undefined rip` tells gdb and perf
+** (D23), and the 0 in rbp walkers of frame pointers. Then rax is who goes on. */
     .type context_entry, @function
     .p2align 4
 context_entry:
     .cfi_startproc
     .cfi_undefined %rip
-    nop
-.Lentry:
-    movq %r13, %rdi
-    callq *%r12
-    ud2
-    .cfi_endproc
-    .size context_entry, . - context_entry
-
-/* void *context_make(low: rdi, top: rsi, entry: rdx, arg: rcx). The new
-** context inherits the caller's control words, as a POSIX thread does
-** (pthread_create(3)). rbp is 0: the end for walkers of frame pointers. */
-    .globl context_make
-    .hidden context_make
-    .type context_make, @function
-    .p2align 4
-context_make:
-    .cfi_startproc
-    andq $-16, %rsi
-    leaq -80(%rsi), %rax
-    stmxcsr (%rax)
-    fnstcw 4(%rax)
-    xorl %r8d, %r8d
-    movw %r8w, 6(%rax)
-    movq %r8, 8(%rax)         /* r15 */
-    movq %r8, 16(%rax)        /* r14 */
-    movq %rcx, 24(%rax)       /* r13 */
-    movq %rdx, 32(%rax)       /* r12 */
-    movq %r8, 40(%rax)        /* rbx */
-    movq %r8, 48(%rax)        /* rbp */
-    leaq .Lentry(%rip), %r9
-    movq %r9, 56(%rax)
-    movq %r8, 64(%rax)        /* a return address that nobody uses: 0 */
-    movq %r8, 72(%rax)
+    movq %rdx, %rsp
+    xorl %ebp, %ebp
+    callq *%rcx
+    movq %rax, %rsp
+    ldmxcsr (%rsp)
+    fldcw 4(%rsp)
+    leaq 8(%rsp), %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
     ret
     .cfi_endproc
-    .size context_make, . - context_make
+    .size context_entry, . - context_entry
 
     .section .note.GNU-stack, "", @progbits

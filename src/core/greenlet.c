@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -71,16 +72,6 @@ static void arrive(GreenletThread *t, Greenlet *self) {
   }
 }
 
-/* The base of every greenlet's stack. */
-static void run(void *arg) {
-  Greenlet *self = arg;
-  GreenletThread *t = self->thread;
-  arrive(t, self);
-  void *result = NULL;
-  int status = self->fn(self, t->value, &result);
-  greenlet_exit(self->parent, status, result);
-}
-
 int greenlet_prepare(Greenlet *g) {
   assert(g->thread == this_thread);
   assert(g->state == GREENLET_NEW);
@@ -93,7 +84,6 @@ int greenlet_prepare(Greenlet *g) {
   *stack_owner(stack) = g;
   g->stack = stack;
   g->registration = sanitize_register(low, top);
-  g->sp = context_make(low, top, run, g);
   return 0;
 }
 
@@ -167,14 +157,15 @@ static inline void announce(GreenletThread *t, Greenlet *self, Greenlet *to) {
   }
 }
 
-/* Switches to `to`, which has a context. The only caller of context_switch.
-** Returns when somebody switches back, never if the current greenlet is dead. */
-static inline void transfer(GreenletThread *t, Greenlet *to, int status, void *value) {
+/* Makes `to`, which has a stack, the current greenlet; the switch itself is
+** the caller's next act. */
+static inline void hand_over(GreenletThread *t, Greenlet *to, int status, void *value) {
   Greenlet *self = t->current;
   assert(self != to);
   assert(t->dying == NULL);
-  assert(to->sp != NULL);
-  assert(to->state == GREENLET_SUSPENDED || (to->state == GREENLET_NEW && status == GREEN_OK));
+  assert(to->stack != NULL || to == t->main);
+  assert((to->state == GREENLET_SUSPENDED && to->sp != NULL) ||
+         (to->state == GREENLET_NEW && to->sp == NULL && status == GREEN_OK));
   assert(self->state == GREENLET_CURRENT || self->state == GREENLET_DEAD);
   if (self->state == GREENLET_DEAD)
     t->dying = self;
@@ -185,7 +176,19 @@ static inline void transfer(GreenletThread *t, Greenlet *to, int status, void *v
   t->current = to;
   to->state = GREENLET_CURRENT;
   announce(t, self, to);
-  context_switch(&self->sp, to->sp);
+}
+
+static void *run(void *arg);
+
+/* Switches to `to`. Returns when somebody switches back, never if the current
+** greenlet is dead. */
+static inline void transfer(GreenletThread *t, Greenlet *to, int status, void *value) {
+  Greenlet *self = t->current;
+  hand_over(t, to, status, value);
+  if (UNLIKELY(to->sp == NULL))
+    context_start(&self->sp, stack_low(to->stack), stack_top(to->stack), run, to);
+  else
+    context_switch(&self->sp, to->sp);
   arrive(t, self);
 }
 
@@ -203,6 +206,14 @@ static int settle(GreenletThread *t, Greenlet **to, int status) {
   }
 }
 
+/* The common cases, in which settle has nothing to do. */
+static inline bool at_once(GreenletThread *t, Greenlet *to, int status) {
+  if (t->tracer != NULL)
+    return false;
+  return to->state == GREENLET_SUSPENDED ||
+         (to->state == GREENLET_NEW && to->stack != NULL && status == GREEN_OK);
+}
+
 int greenlet_switch(Greenlet *to, int status, void *value, void **result) {
   GreenletThread *t = this_thread;
   if (UNLIKELY(to->thread != t || t == NULL))
@@ -211,7 +222,7 @@ int greenlet_switch(Greenlet *to, int status, void *value, void **result) {
   int saved_errno = errno; /* it belongs to the greenlet (D10) */
   if (UNLIKELY(self->state == GREENLET_DEAD)) /* its tracer switches in its last switch */
     greenlet_exit(to, status, value);
-  if (UNLIKELY(to->state != GREENLET_SUSPENDED || t->tracer != NULL)) {
+  if (UNLIKELY(!at_once(t, to, status))) {
     int rc = settle(t, &to, status);
     if (rc < 0)
       return rc;
@@ -228,22 +239,48 @@ int greenlet_switch(Greenlet *to, int status, void *value, void **result) {
   return t->status;
 }
 
-void greenlet_exit(Greenlet *next, int status, void *value) {
-  GreenletThread *t = this_thread;
+/* Ends the current greenlet. Returns who really goes on, with what is carried
+** in `*status` and `*value`. */
+static Greenlet *die(GreenletThread *t, Greenlet *next, int *status, void **value) {
   Greenlet *self = t->current;
   assert(self != t->main);
   assert(next->thread == t);
   self->state = GREENLET_DEAD;
   /* A NEW heir that can get no stack dies of that, and its parent hears of it. */
-  while (settle(t, &next, status) < 0) {
+  while (!at_once(t, next, *status) && settle(t, &next, *status) < 0) {
     greenlet_discard(next);
-    status = -ENOMEM;
-    value = NULL;
+    *status = -ENOMEM;
+    *value = NULL;
   }
   if (t->tracing == self) /* its tracer made this switch, and will not return */
     t->tracing = NULL;
+  return next;
+}
+
+void greenlet_exit(Greenlet *next, int status, void *value) {
+  GreenletThread *t = this_thread;
+  next = die(t, next, &status, &value);
   transfer(t, next, status, value);
   abort();
+}
+
+/* The base of every greenlet's stack. It ends by returning, see context.h; but
+** AddressSanitizer frees its fake frames at the end, so there it may not. */
+static void *run(void *arg) {
+  Greenlet *self = arg;
+  GreenletThread *t = self->thread;
+  arrive(t, self);
+  void *value = NULL;
+  int status = self->fn(self, t->value, &value);
+  Greenlet *next = t->successor ? t->successor : self->parent;
+  t->successor = NULL;
+  next = die(t, next, &status, &value);
+  if (SANITIZE_SWITCHES || next->sp == NULL) {
+    transfer(t, next, status, value);
+    abort();
+  }
+  hand_over(t, next, status, value);
+  return next->sp;
 }
 
 /* ---- leak checking ---- */

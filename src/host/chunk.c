@@ -13,13 +13,10 @@ const char *chunk_progname(const char *name) {
   return old;
 }
 
-/* Message handler: a string gets a traceback; an object speaks for itself. */
+/* Message handler: a string gets a traceback. An object stays what it is, since
+** it is what the variables to be closed are told (D7); chunk_report words it. */
 static int add_traceback(lua_State *L) {
-  if (lua_type(L, 1) != LUA_TSTRING && lua_type(L, 1) != LUA_TNUMBER) {
-    if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
-    lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
-    lua_replace(L, 1);
-  }
+  if (lua_type(L, 1) != LUA_TSTRING && lua_type(L, 1) != LUA_TNUMBER) return 1;
   luaL_traceback(L, L, lua_tostring(L, 1), 1);
   return 1;
 }
@@ -33,14 +30,26 @@ int chunk_call(lua_State *L, int nargs, int nresults) {
   return status;
 }
 
+/* Pushes an error as lua5.4 words it. */
+static const char *push_text(lua_State *L, int error) {
+  if (lua_isstring(L, error)) {
+    lua_pushvalue(L, error);
+    return lua_tostring(L, -1);
+  }
+  if (luaL_callmeta(L, error, "__tostring")) {
+    if (lua_type(L, -1) == LUA_TSTRING) return lua_tostring(L, -1);
+    lua_pop(L, 1);
+  }
+  return lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, error));
+}
+
 int chunk_report(lua_State *L, int status) {
   if (status == LUA_OK) return status;
-  const char *message = lua_tostring(L, -1);
-  if (!message) message = "(error message not a string)";
+  const char *message = push_text(L, lua_gettop(L));
   fflush(stdout); /* what the program wrote comes first, also in a merged log */
   fprintf(stderr, "%s%s%s\n", progname ? progname : "", progname ? ": " : "", message);
   fflush(stderr);
-  lua_pop(L, 1);
+  lua_pop(L, 2);
   return status;
 }
 

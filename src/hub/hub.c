@@ -203,7 +203,8 @@ static int spawned_entry(Greenlet *g, void *value, void **result) {
   all_link(t->hub, t);
   t->body(t);
   task_end(t);
-  greenlet_exit(&next_task(t->hub)->g, GREEN_OK, NULL);
+  t->hub->thread.successor = &next_task(t->hub)->g;
+  return GREEN_OK;
 }
 
 void task_init_spawned(Task *t, Hub *hub, void (*body)(Task *t)) {

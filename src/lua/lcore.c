@@ -51,6 +51,7 @@ static void start_universe(lua_State *L, LUniverse *u) {
   u->objects = luaL_ref(L, LUA_REGISTRYINDEX);
   u->idle = u->empty = -1;
   u->shield = SHIELD_DEFAULT;
+  u->notes_spawner = true;
   u->H = anchored_thread(L);
   u->S = anchored_thread(L);
   u->A = anchored_thread(L);

@@ -107,6 +107,7 @@ struct LUniverse {
   uint32_t nended;   /* spawned greenlets that have ended */
   int nreported;     /* unobserved failures so far */
   double shield;     /* seconds that a cleanup may wait */
+  bool notes_spawner; /* greenlets remember where they were spawned */
   lua_CFunction catchers[5], wrap; /* see lcancel.c */
 };
 

@@ -118,7 +118,7 @@ static LGreenlet *make_task(lua_State *L, LUniverse *u, int first, int metatable
   if (n > LUA_MINSTACK && !lua_checkstack(T, n)) luaL_error(L, "not enough memory");
   lua_xmove(L, T, n);
   LGreenlet *lg = lgreenlet_new(L, KIND_SPAWNED, lua_upvalueindex(metatable));
-  note_spawner(L, lg);
+  if (u->notes_spawner) note_spawner(L, lg);
   if (lua_gethook(L)) lpatch_inherit_hook(L, T);
   lgreenlet_adopt(u, lg);
   task_init_spawned(&lg->task, &u->hub, spawned_body);
@@ -560,7 +560,16 @@ static void take_seconds(lua_State *L, const char *name, double *value) {
   lua_pop(L, 1);
 }
 
-static const char *const config_names[] = {"slice", "shield", NULL};
+static void take_boolean(lua_State *L, const char *name, bool *value) {
+  int type = lua_getfield(L, 1, name);
+  if (type != LUA_TNIL && type != LUA_TBOOLEAN)
+    luaL_error(L, "bad field '%s' in argument #1 to 'config' (boolean expected, got %s)", name,
+               luaL_typename(L, -1));
+  if (type == LUA_TBOOLEAN) *value = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+}
+
+static const char *const config_names[] = {"slice", "shield", "spawn_places", NULL};
 
 static void check_config_names(lua_State *L) {
   for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
@@ -577,9 +586,10 @@ static void check_config_names(lua_State *L) {
 /*
 ---Sets what is given, and returns what is in force. `slice`: seconds that ready
 ---greenlets may run before the loop polls. `shield`: seconds that a cleanup may
----wait after a kill.
----@param values? {slice?: number, shield?: number}
----@return {slice: number, shield: number}
+---wait after a kill. `spawn_places`: whether each greenlet remembers where it was
+---spawned, for reports of its failure; true, at a sixth of what a spawn costs.
+---@param values? {slice?: number, shield?: number, spawn_places?: boolean}
+---@return {slice: number, shield: number, spawn_places: boolean}
 */
 static int l_config(lua_State *L) {
   LUniverse *u = (LUniverse *)lcheck_hub(L);
@@ -588,12 +598,15 @@ static int l_config(lua_State *L) {
     check_config_names(L);
     take_seconds(L, "slice", &u->hub.slice);
     take_seconds(L, "shield", &u->shield);
+    take_boolean(L, "spawn_places", &u->notes_spawner);
   }
-  lua_createtable(L, 0, 2);
+  lua_createtable(L, 0, 3);
   lua_pushnumber(L, u->hub.slice);
   lua_setfield(L, -2, "slice");
   lua_pushnumber(L, u->shield);
   lua_setfield(L, -2, "shield");
+  lua_pushboolean(L, u->notes_spawner);
+  lua_setfield(L, -2, "spawn_places");
   return 1;
 }
 
