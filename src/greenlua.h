@@ -71,11 +71,13 @@ GREEN_API void green_release(Greenlet *g);
 
 /* Switches to `g` with a value; returns when somebody switches back, with their
 ** value in *result (`result` may be NULL). A dead greenlet stands for its
-** nearest living ancestor. Errors: GREEN_FOREIGN, -ENOMEM, and what is thrown. */
+** nearest living ancestor. Errors: GREEN_FOREIGN, -ENOMEM, GREEN_CANCELLED when
+** it comes back because of green_kill, and what is thrown. */
 GREEN_API int green_switch(Greenlet *g, void *value, void **result);
 
 /* Switches to `g` and lets its green_switch return GREEN_THROWN with `error`.
-** An unstarted one dies without having run, and its parent is told. */
+** An unstarted one dies without having run, and its parent is told, unless it
+** is a spawned one: it has no parent that listens. */
 GREEN_API int green_throw(Greenlet *g, void *error, void **result);
 
 /* The greenlet that runs. Never NULL where there is a hub. */

@@ -9,7 +9,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,7 +40,7 @@ Deadline hub_now_update(Hub *hub) {
 }
 
 Deadline hub_deadline(Hub *hub, double seconds) {
-  if (isinf(seconds) || seconds >= DEADLINE_NEVER) return DEADLINE_NEVER;
+  if (seconds >= DEADLINE_NEVER) return DEADLINE_NEVER;
   return hub_now_update(hub) + seconds;
 }
 
@@ -81,6 +80,12 @@ static void run_remove(Hub *hub, Task *t) {
   *link = t->next;
   if (hub->run_tail == t) hub->run_tail = prev;
   t->queued = false;
+}
+
+/* A task that is cancelled in a raw switch is put into the run queue; when
+** somebody's switch reaches it first, its place there is void. */
+static inline void leave_run_queue(Task *t) {
+  if (t->queued) run_remove(t->hub, t);
 }
 
 /* Looks at the clock, and chooses how many switches may pass before the next
@@ -306,7 +311,8 @@ static int foreign_switch(Task *t, int status) {
 /* Parks `t`, the running task; the checks are done and the queue is linked. */
 static int park(Task *t, const char *what, Deadline deadline) {
   Hub *hub = t->hub;
-  assert(!t->parked && !t->queued && !ev_is_active(&t->timer));
+  assert(!t->parked && !ev_is_active(&t->timer));
+  leave_run_queue(t);
   if (deadline < DEADLINE_NEVER) timer_start(t, deadline);
   t->what = what;
   t->parked = true;
@@ -322,6 +328,7 @@ static int park(Task *t, const char *what, Deadline deadline) {
 ** others run first (D7a). */
 static int give_way(Hub *hub) {
   Task *t = hub_running(hub);
+  leave_run_queue(t);
   run_push(hub, t);
   Task *next = next_task(hub);
   if (next == t) return GREEN_OK;
@@ -558,6 +565,15 @@ void hub_wake(Hub *hub, Task *t) {
   hub->remote[hub->nremote++] = t;
   pthread_mutex_unlock(&hub->remote_lock);
   ev_async_send(hub->loop, &hub->async);
+}
+
+void hub_wake_cancel(Hub *hub, Task *t) {
+  size_t kept = 0;
+  pthread_mutex_lock(&hub->remote_lock);
+  for (size_t i = 0; i < hub->nremote; i++)
+    if (hub->remote[i] != t) hub->remote[kept++] = hub->remote[i];
+  hub->nremote = kept;
+  pthread_mutex_unlock(&hub->remote_lock);
 }
 
 static void on_async(struct ev_loop *loop, ev_async *w, int events) {

@@ -218,6 +218,10 @@ int hub_join_spawned(Hub *hub, Deadline deadline);
 void hub_wake(Hub *hub, Task *t);
 void hub_hold(Hub *hub, int delta);
 
+/* Takes back the wakes of `t` that the loop has not seen yet: before the memory
+** of a task goes that other threads have woken. */
+void hub_wake_cancel(Hub *hub, Task *t);
+
 /* ---- the loop ---- */
 
 /* Runs `call->fn` in the loop's next turn, before any task; at once pending

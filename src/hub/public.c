@@ -31,15 +31,25 @@ static _Thread_local World *this_world;
 
 /* ---- life ---- */
 
+/* An unstarted hub would die of an error that passes through it on its way from
+** a greenlet to main. It has nothing to do and answers at once. */
+static int start_hub(World *w) {
+  int code = greenlet_switch(&w->self.g, GREEN_OK, NULL, NULL);
+  return code == GREEN_DEADLOCK ? GREEN_OK : code;
+}
+
 int green_init(void) {
   if (hub_current()) return -EEXIST;
   World *w = calloc(1, sizeof *w);
   if (!w) return -ENOMEM;
   int code = hub_init(&w->hub, &w->self, &w->main);
-  if (code < 0)
+  if (code < 0) {
     free(w);
-  else
-    this_world = w;
+    return code;
+  }
+  this_world = w;
+  code = start_hub(w);
+  if (code < 0) green_close();
   return code;
 }
 
@@ -52,7 +62,12 @@ void green_close(void) {
 
 /* ---- greenlets ---- */
 
-static void bury(HubCall *call) { free((char *)call - offsetof(Handle, burial)); }
+static void free_handle(Handle *h) {
+  hub_wake_cancel(h->task.hub, &h->task);
+  free(h);
+}
+
+static void bury(HubCall *call) { free_handle((Handle *)((char *)call - offsetof(Handle, burial))); }
 
 static Handle *new_handle(void *arg) {
   Handle *h = this_world ? malloc(sizeof *h) : NULL;
@@ -103,19 +118,41 @@ Greenlet *green_new(int (*fn)(void *arg, void *value, void **result), void *arg)
   return &h->task.g;
 }
 
+/* It never runs; who joins it is told. */
+static void end_unstarted(Greenlet *g) {
+  greenlet_discard(g);
+  task_end((Task *)g);
+}
+
 void green_release(Greenlet *g) {
   Handle *h = (Handle *)g;
   h->released = true;
-  if (g->state == GREENLET_NEW && !h->task.spawned) greenlet_discard(g);
-  if (g->state == GREENLET_DEAD) free(h);
+  if (g->state == GREENLET_NEW && !h->task.spawned) end_unstarted(g);
+  if (g->state == GREENLET_DEAD) free_handle(h);
+}
+
+/* The hub runs a killed greenlet with no value. */
+static int transfer(Greenlet *g, int status, void *value, void **result) {
+  if (g->thread != greenlet_thread()) return GREEN_FOREIGN;
+  Task *self = (Task *)g->thread->current;
+  void *got = NULL;
+  status = greenlet_switch(g, status, value, &got);
+  if (result) *result = got;
+  return status == GREEN_OK && !got && self->cancelled ? GREEN_CANCELLED : status;
 }
 
 int green_switch(Greenlet *g, void *value, void **result) {
-  return greenlet_switch(g, GREEN_OK, value, result);
+  return transfer(g, GREEN_OK, value, result);
 }
 
+/* The parent of a spawned one is the hub, which is not to be told anything. */
 int green_throw(Greenlet *g, void *error, void **result) {
-  return greenlet_switch(g, GREEN_THROWN, error, result);
+  if (g->thread != greenlet_thread()) return GREEN_FOREIGN;
+  if (g->state == GREENLET_NEW) {
+    end_unstarted(g);
+    if (((Task *)g)->spawned) return GREEN_OK;
+  }
+  return transfer(g, GREEN_THROWN, error, result);
 }
 
 Greenlet *green_current(void) { return &hub_running(hub_current())->g; }
@@ -125,14 +162,10 @@ int green_dead(const Greenlet *g) { return g->state == GREENLET_DEAD; }
 void green_set_name(Greenlet *g, const char *name) { g->name = name; }
 
 void green_kill(Greenlet *g) {
-  Task *t = (Task *)g;
-  if (g->state == GREENLET_DEAD) return;
-  if (g->state != GREENLET_NEW) {
-    hub_cancel(t);
-    return;
-  }
-  greenlet_discard(g);
-  task_end(t);
+  if (g->state == GREENLET_NEW)
+    end_unstarted(g);
+  else if (g->state != GREENLET_DEAD)
+    hub_cancel((Task *)g);
 }
 
 /* ---- waiting ---- */
