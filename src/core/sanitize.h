@@ -13,20 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined __SANITIZE_ADDRESS__
-#define SANITIZE_ADDRESS 1
-#elif defined __has_feature
-#if __has_feature(address_sanitizer)
-#define SANITIZE_ADDRESS 1
-#endif
-#endif
-
-/* Must switches be announced? */
-#ifdef SANITIZE_ADDRESS
-enum { SANITIZE_SWITCHES = 1 };
-#else
-enum { SANITIZE_SWITCHES = 0 };
-#endif
+#include "sanitized.h"
 
 #ifdef SANITIZE_ADDRESS
 

@@ -14,9 +14,11 @@
 
 #include <stddef.h>
 
+#include "sanitized.h"
+
 #define STACK_PAGE 4096
 #define STACK_GUARD_PAGES 9
-#define STACK_PAGES 128
+#define STACK_PAGES (128 * SANITIZE_FRAMES) /* redzones: eight times as much, and still an odd stride */
 #define STACK_SLOT_PAGES (STACK_GUARD_PAGES + STACK_PAGES)
 
 typedef enum {

@@ -21,11 +21,17 @@ static void check_finalizer(lua_State *L, const char *fname) {
     luaL_error(L, "'%s' cannot wait in a finalizer, or while the state is closing", fname);
 }
 
+/* A finalizer is called so that it cannot yield (lgc.c, GCTM), which is cheaper
+** to ask than the collector; only a coroutine of its own could. */
+static bool may_be_finalizer(lua_State *L, LGreenlet *lg) {
+  return L != lg->T || !lua_isyieldable(L);
+}
+
 Hub *lcheck_waitable(lua_State *L, const char *fname) {
   Hub *hub = lcheck_hub(L);
   LUniverse *u = (LUniverse *)hub;
   LGreenlet *lg = running(u);
-  check_finalizer(L, fname);
+  if (may_be_finalizer(L, lg)) check_finalizer(L, fname);
   if (!hub_can_wait(hub)) lcheck_raise(L, GREEN_NOWAIT, fname);
   lg->at = L;
   if (lg->task.cancelled) lcancel_enter(L, u, lg);

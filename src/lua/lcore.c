@@ -11,6 +11,8 @@
 
 #define SHIELD_DEFAULT 5.0 /* seconds that a cleanup may wait after a kill */
 
+static const char opened = 0; /* its address is the registry's key of what was opened */
+
 /* The finalizer that runs last, since the universe was made first. Not when
 ** the state is closed from inside a greenlet: its stack is still in use. */
 static int close_universe(lua_State *L) {
@@ -96,6 +98,8 @@ static void add(lua_State *L, const char *name, lua_CFunction open) {
 
 int luaopen_green_core(lua_State *L) {
   lua_settop(L, 0);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &opened) == LUA_TTABLE) return 1; /* package.loaded was cleared */
+  lua_settop(L, 0);
   make_universe(L);
   lua_createtable(L, 0, 5);
   add(L, "greenlet", lgreenlet_open);
@@ -104,5 +108,7 @@ int luaopen_green_core(lua_State *L) {
   add(L, "dns", ldns_open);
   add(L, "socket", lsocket_open);
   add(L, "http", lhttp_open);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &opened);
   return 1;
 }

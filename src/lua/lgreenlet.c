@@ -536,6 +536,9 @@ int lgreenlet_open(lua_State *L) {
   int methods = lua_gettop(L);
   lswitch_open(L, module, methods);
   ltask_open(L, module, methods);
+  llink_open(L, methods);
+  lwait_open(L, module);
+  lconfig_open(L, module);
   fill_metatable(L, module + 1, methods);
   fill_metatable(L, module + 2, methods);
   lua_pushnil(L);

@@ -1,7 +1,7 @@
 /*
  * The records behind a greenlet and a universe: shared by the files that make
- * up core.greenlet (lgreenlet, lswitch, ltask, lcancel, ltimeout, lreport,
- * lpatch, lcore), and by nobody else.
+ * up core.greenlet (lgreenlet, lswitch, ltask, llink, lwait, lconfig, lcancel,
+ * ltimeout, lreport, lpatch, lunwind, lcore), and by nobody else.
  *
  *   A[1], the anchors = { [2s+1] = lua_State of slot s, [2s+2] = its greenlet }
  *
@@ -131,10 +131,13 @@ void lgreenlet_extra(lua_State *L, int index); /* pushes the table in UV_EXTRA o
 void lgreenlet_push_name(lua_State *L, LGreenlet *lg);
 void lgreenlet_push_thread(lua_State *L, LGreenlet *lg);
 
-/* lswitch.c, ltask.c, ltimeout.c: their functions, added to core.greenlet and to the methods */
+/* The other files' functions, added to core.greenlet and to the methods */
 void lswitch_open(lua_State *L, int module, int methods);
 void ltask_open(lua_State *L, int module, int methods);
 void ltimeout_open(lua_State *L, int module);
+void llink_open(lua_State *L, int methods);
+void lwait_open(lua_State *L, int module);
+void lconfig_open(lua_State *L, int module);
 void ltask_check_callable(lua_State *L, int arg);
 void ltask_keep(LUniverse *u, LGreenlet *lg, int status, int nresults); /* T's top into UV_VALUE */
 void ltask_end_unstarted(lua_State *L, LUniverse *u, LGreenlet *lg); /* pops the kill object */

@@ -1,9 +1,6 @@
 /*
- * Spawned greenlets: spawn, wait for, kill, link. May use the hub.
+ * Spawned greenlets: spawn, wait for the end, kill. May use the hub.
  */
-#include <errno.h>
-#include <math.h>
-#include <string.h>
 
 #include "lcheck.h"
 #include "lrecord.h"
@@ -53,10 +50,6 @@ void ltask_keep(LUniverse *u, LGreenlet *lg, int status, int nresults) {
   lua_pop(S, 1);
 }
 
-static void run_links_soon(LUniverse *u, LGreenlet *lg) {
-  hub_call_soon(&u->hub, &lg->links_call);
-}
-
 static void spawned_body(Task *t) {
   LUniverse *u = universe();
   LGreenlet *lg = (LGreenlet *)t;
@@ -66,7 +59,7 @@ static void spawned_body(Task *t) {
   if (lg->killed || lg->hooks) lcancel_forget(lg);
   if (lg->scopes) ltimeout_end_all(u, lg);
   if (nresults > 0) ltask_keep(u, lg, status, nresults);
-  if (lg->linked) run_links_soon(u, lg);
+  if (lg->linked) hub_call_soon(&u->hub, &lg->links_call);
   lgreenlet_release(u, lg, status == LUA_OK);
 }
 
@@ -77,7 +70,7 @@ void ltask_end_unstarted(lua_State *L, LUniverse *u, LGreenlet *lg) {
   lg->order = ++u->nended;
   lg->observed = true; /* by the killer */
   ltask_keep(u, lg, LUA_ERRRUN, 1);
-  if (lg->linked) run_links_soon(u, lg);
+  if (lg->linked) hub_call_soon(&u->hub, &lg->links_call);
   greenlet_discard(&lg->task.g);
   task_end(&lg->task);
   lgreenlet_release(u, lg, true);
@@ -93,7 +86,7 @@ static void on_failed_start(Task *t, int code) {
   lua_pushliteral(lg->T, "not enough memory"); /* Lua's own, anchored: luaM's memerrmsg */
   ltask_keep(u, lg, LUA_ERRMEM, 1);
   lreport_failure(u, lg);
-  if (lg->linked) run_links_soon(u, lg);
+  if (lg->linked) hub_call_soon(&u->hub, &lg->links_call);
   lgreenlet_release(u, lg, false);
 }
 
@@ -392,295 +385,16 @@ static int l_close(lua_State *L) {
   return 0;
 }
 
-/* ---- links ---- */
-
-enum { LINK_ANY, LINK_VALUE, LINK_ERROR, LINK_QUIET }; /* the second of each pair in links */
-
-static bool kind_fits(lua_Integer kind, bool failed) {
-  if (kind == LINK_VALUE) return !failed;
-  return kind != LINK_ERROR || failed;
-}
-
-/* Calls, in order, the links that are there when their turn comes: one that
-** unlinks a later one prevents it. Argument: the record. */
-static int run_links(lua_State *H) {
-  LUniverse *u = universe();
-  LGreenlet *lg = lua_touserdata(H, 1);
-  lgreenlet_push_anchored(H, lg);
-  lgreenlet_extra(H, 2);
-  lua_getfield(H, 3, "links");
-  for (int i = 1; lua_rawgeti(H, 4, i) != LUA_TNIL; i += 2) {
-    lua_rawgeti(H, 4, i + 1);
-    lua_Integer kind = lua_tointeger(H, -1);
-    lua_pop(H, 1);
-    bool due = lua_toboolean(H, -1) && kind_fits(kind, lg->failed);
-    if (due && (kind == LINK_ANY || kind == LINK_ERROR)) lreport_observe(u, lg);
-    lua_pushvalue(H, 2);
-    if (due)
-      lgreenlet_callback(&u->hub, 1, "a link of a greenlet");
-    else
-      lua_pop(H, 2);
-  }
-  lua_pushnil(H);
-  lua_setfield(H, 3, "links");
-  lg->linked = false;
-  lgreenlet_unanchor(H, lg);
-  return 0;
-}
-
-static void on_links(HubCall *call) {
-  LGreenlet *lg = (LGreenlet *)((char *)call - offsetof(LGreenlet, links_call));
-  lua_State *H = universe()->H;
-  lua_pushcfunction(H, run_links);
-  lua_pushlightuserdata(H, lg);
-  if (lua_pcall(H, 1, 0, 0) != LUA_OK) lua_pop(H, 1); /* out of memory: the links are lost */
-}
-
-/* Pushes the list of links of the greenlet at 1; the first one anchors it, so
-** that it lives until they have run. */
-static void push_links(lua_State *L, LGreenlet *lg) {
-  lgreenlet_extra(L, 1);
-  if (lua_getfield(L, -1, "links") == LUA_TNIL) {
-    lua_pop(L, 1);
-    lua_newtable(L);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -3, "links");
-  }
-  if (lg->linked) return;
-  lua_pushvalue(L, 1);
-  lgreenlet_anchor(L, lg);
-  lg->linked = true;
-  lg->links_call.fn = on_links;
-}
-
-static int add_link(lua_State *L, int kind) {
-  LGreenlet *lg = lgreenlet_check(L, 1);
-  ltask_check_callable(L, 2);
-  lua_settop(L, 2);
-  push_links(L, lg);
-  lua_Integer n = (lua_Integer)lua_rawlen(L, -1);
-  lua_pushinteger(L, kind);
-  lua_rawseti(L, -2, n + 2);
-  lua_pushvalue(L, 2);
-  lua_rawseti(L, -2, n + 1);
-  if (lg->task.done) run_links_soon(universe(), lg);
-  return 0;
-}
-
-/*
----Calls `fn(g)` in the hub, where it may not wait, after the greenlet has ended.
----Links run in the order in which they were added.
----@param fn fun(g: greenlet)
-*/
-static int l_link(lua_State *L) { return add_link(L, LINK_ANY); }
-
-/*
----As `link`, but only when it ends without an error.
----@param fn fun(g: greenlet)
-*/
-static int l_link_value(lua_State *L) { return add_link(L, LINK_VALUE); }
-
-/*
----As `link`, but only when it ends with an error.
----@param fn fun(g: greenlet)
-*/
-static int l_link_error(lua_State *L) { return add_link(L, LINK_ERROR); }
-
-/*
----As `link`, for who only waits: a failure does not count as looked at.
----@param fn fun(g: greenlet)
-*/
-static int l_watch(lua_State *L) { return add_link(L, LINK_QUIET); }
-
-/*
----Takes a link back: all that were made with this function.
----@param fn fun(g: greenlet)
-*/
-static int l_unlink(lua_State *L) {
-  LGreenlet *lg = lgreenlet_check(L, 1);
-  ltask_check_callable(L, 2);
-  lua_settop(L, 2);
-  if (!lg->linked) return 0;
-  lgreenlet_extra(L, 1);
-  lua_getfield(L, 3, "links");
-  int kept = 0;
-  for (int i = 1; lua_rawgeti(L, 4, i) != LUA_TNIL; i += 2) {
-    bool same = lua_rawequal(L, 2, -1);
-    lua_pop(L, 1);
-    kept += !same;
-    if (!same) continue;
-    lua_pushboolean(L, 0); /* a hole would end the list for those who run it */
-    lua_rawseti(L, 4, i);
-  }
-  lua_settop(L, 3);
-  if (kept > 0 || lg->links_call.pending || lg->task.done) return 0;
-  lua_pushnil(L);
-  lua_setfield(L, 3, "links");
-  lg->linked = false;
-  lgreenlet_unanchor(L, lg);
-  return 0;
-}
-
-/* ---- sleeping ---- */
-
-/*
----Waits. `sleep(0)` is `yield()`: every other ready greenlet runs once.
----@async
----@param seconds? number  0 if absent
-*/
-static int l_sleep(lua_State *L) {
-  double seconds = lua_isnoneornil(L, 1) ? 0 : lcheck_seconds(L, 1);
-  Hub *hub = lcheck_waitable(L, "sleep");
-  int code = seconds == 0 ? hub_yield(hub) : hub_sleep(hub, hub_deadline(hub, seconds));
-  if (code < 0) lcheck_raise(L, code, "sleep");
-  return 0;
-}
-
-/*
----Lets every other ready greenlet run once.
----@async
-*/
-static int l_yield(lua_State *L) {
-  int code = hub_yield(lcheck_waitable(L, "yield"));
-  if (code < 0) lcheck_raise(L, code, "yield");
-  return 0;
-}
-
-/* ---- configuration ---- */
-
-/* Takes a number of seconds from field `name` of the table at 1, if it is there. */
-static void take_seconds(lua_State *L, const char *name, double *value) {
-  if (lua_getfield(L, 1, name) != LUA_TNIL) {
-    double seconds = lua_isnumber(L, -1) ? lua_tonumber(L, -1) : NAN;
-    if (!(seconds >= 0 && seconds < DEADLINE_NEVER))
-      luaL_error(L, "bad field '%s' in argument #1 to 'config' (seconds expected, got %s)", name,
-                 luaL_tolstring(L, -1, NULL));
-    *value = seconds;
-  }
-  lua_pop(L, 1);
-}
-
-static void take_boolean(lua_State *L, const char *name, bool *value) {
-  int type = lua_getfield(L, 1, name);
-  if (type != LUA_TNIL && type != LUA_TBOOLEAN)
-    luaL_error(L, "bad field '%s' in argument #1 to 'config' (boolean expected, got %s)", name,
-               luaL_typename(L, -1));
-  if (type == LUA_TBOOLEAN) *value = lua_toboolean(L, -1);
-  lua_pop(L, 1);
-}
-
-static const char *const config_names[] = {"slice", "shield", "spawn_places", NULL};
-
-static void check_config_names(lua_State *L) {
-  for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
-    lua_pushvalue(L, -2);
-    const char *name = lua_tostring(L, -1);
-    int i = 0;
-    while (config_names[i] && name && strcmp(name, config_names[i]) != 0) i++;
-    if (!name || !config_names[i])
-      luaL_error(L, "bad argument #1 to 'config' (unknown field '%s')", luaL_tolstring(L, -1, NULL));
-    lua_pop(L, 1);
-  }
-}
-
-/*
----Sets what is given, and returns what is in force. `slice`: seconds that ready
----greenlets may run before the loop polls. `shield`: seconds that a cleanup may
----wait after a kill. `spawn_places`: whether each greenlet remembers where it was
----spawned, for reports of its failure; true, at a sixth of what a spawn costs.
----@param values? {slice?: number, shield?: number, spawn_places?: boolean}
----@return {slice: number, shield: number, spawn_places: boolean}
-*/
-static int l_config(lua_State *L) {
-  LUniverse *u = (LUniverse *)lcheck_hub(L);
-  if (!lua_isnoneornil(L, 1)) {
-    luaL_checktype(L, 1, LUA_TTABLE);
-    check_config_names(L);
-    take_seconds(L, "slice", &u->hub.slice);
-    take_seconds(L, "shield", &u->shield);
-    take_boolean(L, "spawn_places", &u->notes_spawner);
-  }
-  lua_createtable(L, 0, 3);
-  lua_pushnumber(L, u->hub.slice);
-  lua_setfield(L, -2, "slice");
-  lua_pushnumber(L, u->shield);
-  lua_setfield(L, -2, "shield");
-  lua_pushboolean(L, u->notes_spawner);
-  lua_setfield(L, -2, "spawn_places");
-  return 1;
-}
-
-/* ---- a waiter: one greenlet's rendezvous ---- */
-
-#define WAITER_TYPE "green.waiter"
-
-typedef struct LWaiter {
-  Task *task; /* who waits; NULL: nobody */
-  bool woken; /* a wake that nobody has waited for yet */
-} LWaiter;
-
-/*
----A rendezvous that switches once: `w:wait([timeout])` parks until `w:wake()`;
----a wake before the wait is remembered.
----@return waiter
-*/
-static int l_waiter(lua_State *L) {
-  LWaiter *w = lua_newuserdatauv(L, sizeof *w, 0);
-  *w = (LWaiter){NULL, false};
-  luaL_setmetatable(L, WAITER_TYPE);
-  return 1;
-}
-
-/*
----Waits for `wake`.
----@async
----@param timeout? number  seconds
----@return true|nil woken
----@return string? message  "timeout"
----@return string? code  "ETIMEDOUT"
-*/
-static int l_waiter_wait(lua_State *L) {
-  LWaiter *w = luaL_checkudata(L, 1, WAITER_TYPE);
-  Hub *hub = lcheck_waitable(L, "wait");
-  Deadline deadline = lcheck_timeout(L, hub, 2);
-  int code = GREEN_OK;
-  if (w->task) return luaL_error(L, "'wait': another greenlet waits for this waiter already");
-  if (!w->woken) {
-    w->task = hub_running(hub);
-    code = hub_park(hub, "wait", deadline);
-    w->task = NULL;
-  }
-  if (code < 0) return lcheck_fail(L, code, "wait");
-  w->woken = false;
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
-/*
----Wakes who waits, or who will.
-*/
-static int l_waiter_wake(lua_State *L) {
-  LWaiter *w = luaL_checkudata(L, 1, WAITER_TYPE);
-  w->woken = true; /* also when its wait has just timed out: the next one then finds it */
-  if (w->task) hub_ready(w->task, GREEN_OK);
-  return 0;
-}
-
-static const luaL_Reg waiter_methods[] = {{"wait", l_waiter_wait}, {"wake", l_waiter_wake}, {NULL, NULL}};
-
 /* ---- tables ---- */
 
 static const luaL_Reg functions[] = {
-    {"spawn", l_spawn}, {"spawn_later", l_spawn_later}, {"greenlet", l_greenlet}, {"sleep", l_sleep},
-    {"yield", l_yield}, {"waiter", l_waiter},           {"config", l_config},     {NULL, NULL}};
+    {"spawn", l_spawn}, {"spawn_later", l_spawn_later}, {"greenlet", l_greenlet}, {NULL, NULL}};
 
 static const luaL_Reg methods[] = {
-    {"start", l_start},           {"start_later", l_start_later}, {"join", l_join},
-    {"get", l_get},               {"pget", l_pget},               {"ready", l_ready},
-    {"kill", l_kill},             {"successful", l_successful},   {"link", l_link},
-    {"link_value", l_link_value}, {"link_error", l_link_error},   {"unlink", l_unlink},
-    {"watch", l_watch},           {"order", l_order},             {"__close", l_close},
-    {NULL, NULL}};
+    {"start", l_start}, {"start_later", l_start_later}, {"join", l_join},
+    {"get", l_get},     {"pget", l_pget},               {"ready", l_ready},
+    {"kill", l_kill},   {"successful", l_successful},   {"order", l_order},
+    {"__close", l_close}, {NULL, NULL}};
 
 void ltask_open(lua_State *L, int module, int methods_table) {
   universe()->hub.failed = on_failed_start;
@@ -690,8 +404,5 @@ void ltask_open(lua_State *L, int module, int methods_table) {
   luaL_setfuncs(L, functions, 2);
   lua_pushvalue(L, methods_table);
   luaL_setfuncs(L, methods, 0);
-  luaL_newmetatable(L, WAITER_TYPE);
-  luaL_newlib(L, waiter_methods);
-  lua_setfield(L, -2, "__index");
-  lua_pop(L, 3);
+  lua_pop(L, 2);
 }
