@@ -9,7 +9,7 @@ local function pack(...) return table.pack(...) end
 
 describe("greenlet: switching", function()
   it("GC1 the founding example prints red, blue, red done", function()
-    local said, gr1, gr2 = {}, nil, nil
+    local said, gr1, gr2 = {}
     gr1 = greenlet.new(function()
       said[#said + 1] = "red"
       gr2:switch()
@@ -377,7 +377,9 @@ describe("greenlet: abuse", function()
   it("GC11 a tracer that switches in the middle of a switch", function()
     local result = survives [[
       local greenlet = require "greenlet"
-      local other = greenlet.new(function() while true do greenlet.current().parent:switch() end end)
+      local other = greenlet.new(function()
+        while true do greenlet.current().parent:switch() end
+      end)
       local inside = false
       greenlet.settrace(function()
         if inside then return end
@@ -408,7 +410,9 @@ describe("greenlet: abuse", function()
   it("GC11 a finalizer that switches", function()
     local result = survives [[
       local greenlet = require "greenlet"
-      local g = greenlet.new(function() while true do greenlet.current().parent:switch("in") end end)
+      local g = greenlet.new(function()
+        while true do greenlet.current().parent:switch("in") end
+      end)
       local ok, err
       setmetatable({}, { __gc = function() ok, err = pcall(g.switch, g) end })
       collectgarbage()

@@ -153,8 +153,8 @@ describe("cancel: nothing swallows it", function()
     it("LU4 a cleanup waits for as long as its shield, and no longer", function()
       local previous = green.config().shield
       green.config { shield = 0.02 }
-      local rounds, g = 0, nil
-      g = support.started(function()
+      local rounds = 0
+      local g = support.started(function()
         local _ <close> = setmetatable({}, { __close = function()
           for _ = 1, 1000 do
             rounds = rounds + 1

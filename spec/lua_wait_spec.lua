@@ -146,7 +146,9 @@ end
 PLACES["the closing value of a for"] = function(wait)
   local closed
   local closing = setmetatable({}, { __close = function() closed = wait("closed") end })
-  for _ in function() return 1 end, nil, nil, closing do break end
+  for _ in function() return 1 end, nil, nil, closing do -- luacheck: ignore 512 (left early)
+    break
+  end
   assert(closed == "closed")
 end
 
