@@ -137,7 +137,8 @@ local CLASSES = {
     make = function() return green.greenlet(function() end) end,
     drop = function(g) g:kill() end,
     methods = {
-      switch = NOTHING, throw = NOTHING, start = NOTHING, order = NOTHING, ready = NOTHING, successful = NOTHING,
+      switch = NOTHING, throw = NOTHING, start = NOTHING, order = NOTHING, ready = NOTHING,
+      successful = NOTHING,
       start_later = both(bad(1), seconds(1)),
       join = seconds(1), get = seconds(1), pget = seconds(1),
       kill = seconds(3, nil, true),

@@ -41,7 +41,7 @@ local CONSTRUCTS = {
   function(go) load(go) end,
   function(go) tostring(setmetatable({}, { __tostring = function() go() return "" end })) end,
   function(go) return setmetatable({}, { __index = go }).x end,
-  function(go) for _ in go do break end end,
+  function(go) for _ in go do break end end, -- luacheck: ignore 512 (left early)
   function(go)
     local _ <close> = setmetatable({}, { __close = go })
   end,
