@@ -1,6 +1,6 @@
 /*
- * The hub: run queue, direct hand-over, park and ready, the loop's turns.
- * May use core and libev.
+ * The hub: run queue, direct hand-over, park and ready. The turns of the loop
+ * are in loop.c. May use core and libev.
  *
  * The only mutable global is `this_hub`, owned by hub_init and hub_close.
  */
@@ -8,13 +8,11 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
+
+#include "loop.h"
 
 #define SLICE_DEFAULT 0.002 /* seconds */
 #define STRIDE_MAX 256u     /* switches between two looks at the clock, at most */
@@ -25,7 +23,7 @@ Hub *hub_current(void) { return this_hub; }
 
 /* ---- time ---- */
 
-static Deadline clock_now(void) {
+Deadline hub_clock(void) {
   struct timespec ts;
   clock_gettime(CLOCK_MONOTONIC, &ts);
   return (Deadline)ts.tv_sec + (Deadline)ts.tv_nsec * 1e-9;
@@ -34,7 +32,7 @@ static Deadline clock_now(void) {
 /* Our clock is read first, so that libev's is never behind it: a timer set
 ** `deadline - now` after libev's now cannot fire before the deadline. */
 Deadline hub_now_update(Hub *hub) {
-  hub->now = clock_now();
+  hub->now = hub_clock();
   ev_now_update(hub->loop);
   return hub->now;
 }
@@ -91,7 +89,7 @@ static inline void leave_run_queue(Task *t) {
 /* Looks at the clock, and chooses how many switches may pass before the next
 ** look: reading it at every switch would cost as much as the switch itself. */
 static bool slice_look(Hub *hub) {
-  Deadline now = clock_now();
+  Deadline now = hub_clock();
   double passed = now - hub->slice_seen;
   if (passed > hub->slice / 4)
     hub->stride = hub->stride > 1 ? hub->stride / 2 : 1;
@@ -116,7 +114,7 @@ static void fail_start(Hub *hub, Task *t, int code) {
 
 /* Chooses who runs next: the one place that does. The first ready task, or
 ** the hub's own when none is ready or the slice is over. */
-static Task *next_task(Hub *hub) {
+Task *hub_next(Hub *hub) {
   while (hub->run_head && !slice_over(hub)) {
     Task *t = run_pop(hub);
     if (t->g.state != GREENLET_NEW) return t;
@@ -208,7 +206,7 @@ static int spawned_entry(Greenlet *g, void *value, void **result) {
   all_link(t->hub, t);
   t->body(t);
   task_end(t);
-  t->hub->thread.successor = &next_task(t->hub)->g;
+  t->hub->thread.successor = &hub_next(t->hub)->g;
   return GREEN_OK;
 }
 
@@ -316,7 +314,7 @@ static int park(Task *t, const char *what, Deadline deadline) {
   if (deadline < DEADLINE_NEVER) timer_start(t, deadline);
   t->what = what;
   t->parked = true;
-  int status = greenlet_switch(&next_task(hub)->g, GREEN_OK, NULL, &hub->thrown);
+  int status = greenlet_switch(&hub_next(hub)->g, GREEN_OK, NULL, &hub->thrown);
   if (ev_is_active(&t->timer)) ev_timer_stop(hub->loop, &t->timer);
   t->what = NULL;
   t->holder = NULL;
@@ -330,7 +328,7 @@ static int give_way(Hub *hub) {
   Task *t = hub_running(hub);
   leave_run_queue(t);
   run_push(hub, t);
-  Task *next = next_task(hub);
+  Task *next = hub_next(hub);
   if (next == t) return GREEN_OK;
   int status = greenlet_switch(&next->g, GREEN_OK, NULL, &hub->thrown);
   if (t->queued || status != GREEN_OK) return foreign_switch(t, status);
@@ -395,7 +393,7 @@ int hub_join_spawned(Hub *hub, Deadline deadline) {
   return hub_park_in(hub, &hub->enders, "the end of all greenlets", NULL, deadline);
 }
 
-/* ---- the loop's turns ---- */
+/* ---- the loop ---- */
 
 void hub_io_start(Hub *hub, HubIo *io) {
   if (ev_is_active(&io->ev)) return;
@@ -420,52 +418,6 @@ void hub_io_stop(Hub *hub, HubIo *io) {
   ev_io_stop(hub->loop, &io->ev);
 }
 
-/* Debian's libev aborts the process when epoll_ctl says EBADF, and a foreign
-** fclose between start and poll suffices (D6): such watchers get EV_ERROR. */
-static void check_fresh(Hub *hub) {
-  for (unsigned i = 0; i < hub->nfresh; i++) {
-    HubIo *io = hub->fresh[i];
-    if (!io) continue;
-    io->fresh = 0;
-    if (fcntl(io->ev.fd, F_GETFD) >= 0) continue;
-    ev_io_stop(hub->loop, &io->ev);
-    ev_invoke(hub->loop, &io->ev, EV_ERROR);
-  }
-  hub->nfresh = 0;
-}
-
-/* Somebody closed the loop's own descriptor (HB8)? libev would abort at its
-** next epoll_ctl, so it is asked in turns with changes; epoll_wait's EBADF goes
-** to on_syserr. The loop makes a new one, as after a fork. If the number names
-** another file by now, that would be closed with it: then nothing can help. */
-static void check_backend(Hub *hub) {
-  struct stat st;
-  if (!hub->changed || hub->backend_fd < 0) return;
-  hub->changed = false;
-  if (fstat(hub->backend_fd, &st) < 0) {
-    hub->backend_fd = -1; /* the new one's number is not known */
-    ev_loop_fork(hub->loop);
-  } else if (st.st_dev != hub->backend_dev || st.st_ino != hub->backend_ino) {
-    fprintf(stderr, "greenlua: somebody closed the event loop's epoll descriptor, %d\n", hub->backend_fd);
-    _exit(EXIT_FAILURE);
-  }
-}
-
-/* Runs the ready tasks until none is left or the slice is over. A task that
-** blocks switches to the next one itself; the hub gets control back only then,
-** and may be told by `sliced` that a task has found the slice to be over. */
-static void run_ready(Hub *hub) {
-  hub->slice_seen = clock_now();
-  hub->slice_end = hub->slice_seen + hub->slice;
-  hub->credit = hub->stride;
-  hub->sliced = false;
-  while (hub->run_head && !hub->sliced) {
-    Task *t = next_task(hub);
-    if (t == hub->self) break;
-    greenlet_switch(&t->g, GREEN_OK, NULL, NULL);
-  }
-}
-
 void hub_call_soon(Hub *hub, HubCall *call) {
   if (call->pending) return;
   call->pending = true;
@@ -481,74 +433,6 @@ void hub_call_cancel(Hub *hub, HubCall *call) {
   *link = call->next;
   if (hub->calls_end == &call->next) hub->calls_end = link;
   call->pending = false;
-}
-
-/* Runs the calls that stand in the queue now: one that queues itself again
-** has its turn after the loop has polled. */
-static void run_calls(Hub *hub) {
-  HubCall last = {NULL, NULL, false};
-  if (!hub->calls) return;
-  hub_call_soon(hub, &last);
-  while (hub->calls != &last) {
-    HubCall *call = hub->calls;
-    hub_call_cancel(hub, call);
-    call->fn(call);
-  }
-  hub_call_cancel(hub, &last);
-}
-
-/* Before the loop blocks. Lowest priority, so the scripts' own pre-block
-** watchers have run. `spin` keeps the poll from blocking over ready tasks. */
-static void on_prepare(struct ev_loop *loop, ev_prepare *w, int events) {
-  Hub *hub = w->data;
-  (void)events;
-  run_calls(hub);
-  run_ready(hub);
-  check_fresh(hub);
-  check_backend(hub);
-  if (hub->run_head || hub->calls)
-    ev_idle_start(loop, &hub->spin);
-  else
-    ev_idle_stop(loop, &hub->spin);
-}
-
-static void on_check(struct ev_loop *loop, ev_check *w, int events) {
-  (void)loop, (void)events;
-  hub_now_update(w->data);
-}
-
-static void on_spin(struct ev_loop *loop, ev_idle *w, int events) { (void)loop, (void)w, (void)events; }
-
-/* Who is told that nothing can ever happen any more: main, as gevent does,
-** else the task that has lived longest. */
-static Task *deadlocked(Hub *hub) {
-  if (hub->main->parked) return hub->main;
-  for (Task *t = hub->all_head; t; t = t->all_next)
-    if (t->parked) return t;
-  return NULL;
-}
-
-/* The loop ran out of watchers, and no task is ready. */
-static void on_empty(Hub *hub) {
-  if (hub->idlers.head) {
-    while (hub_queue_wake(&hub->idlers, GREEN_OK)) continue;
-    return;
-  }
-  Task *t = deadlocked(hub);
-  if (t)
-    hub_ready(t, GREEN_DEADLOCK);
-  else /* main is suspended in a raw switch that nobody can answer */
-    greenlet_switch(&hub->main->g, GREEN_DEADLOCK, NULL, NULL);
-}
-
-static int hub_body(Greenlet *g, void *value, void **result) {
-  Hub *hub = ((Task *)g)->hub;
-  (void)value, (void)result;
-  while (!hub->closing) {
-    ev_run(hub->loop, 0);
-    if (!hub->run_head && !hub->calls) on_empty(hub);
-  }
-  return GREEN_OK; /* not reached: a closing hub is not switched to */
 }
 
 /* ---- other threads ---- */
@@ -576,15 +460,6 @@ void hub_wake_cancel(Hub *hub, Task *t) {
   pthread_mutex_unlock(&hub->remote_lock);
 }
 
-static void on_async(struct ev_loop *loop, ev_async *w, int events) {
-  Hub *hub = w->data;
-  (void)loop, (void)events;
-  pthread_mutex_lock(&hub->remote_lock);
-  for (size_t i = 0; i < hub->nremote; i++) hub_ready(hub->remote[i], GREEN_OK);
-  hub->nremote = 0;
-  pthread_mutex_unlock(&hub->remote_lock);
-}
-
 void hub_hold(Hub *hub, int delta) {
   if (delta > 0)
     ev_ref(hub->loop);
@@ -607,58 +482,15 @@ void hub_service_add(Hub *hub, HubService *s) {
 
 /* ---- life ---- */
 
-/* libev's default is to print and abort. A lost epoll descriptor (somebody
-** closed all descriptors) is survived: the loop makes a new one and registers
-** every watcher again, as after a fork (HB8). */
-static void on_syserr(const char *what) {
-  if (errno == EBADF && this_hub) {
-    ev_loop_fork(this_hub->loop);
-    return;
-  }
-  fprintf(stderr, "greenlua: the event loop failed: %s: %s\n", what, strerror(errno));
-  abort();
-}
-
-static void start_watchers(Hub *hub) {
-  ev_prepare_init(&hub->prepare, on_prepare);
-  ev_set_priority(&hub->prepare, EV_MINPRI);
-  hub->prepare.data = hub;
-  ev_check_init(&hub->check, on_check);
-  ev_set_priority(&hub->check, EV_MAXPRI);
-  hub->check.data = hub;
-  ev_async_init(&hub->async, on_async);
-  hub->async.data = hub;
-  ev_idle_init(&hub->spin, on_spin);
-  ev_prepare_start(hub->loop, &hub->prepare);
-  ev_check_start(hub->loop, &hub->check);
-  ev_async_start(hub->loop, &hub->async);
-  for (int i = 0; i < 3; i++) ev_unref(hub->loop); /* they never keep it alive */
-}
-
-/* libev does not tell its epoll descriptor: it is the first that it opens, and
-** so the lowest that is free. */
-static bool make_loop(Hub *hub) {
-  struct stat st;
-  int lowest = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
-  if (lowest >= 0) close(lowest);
-  hub->loop = ev_loop_new(EVFLAG_AUTO);
-  hub->backend_fd = lowest >= 0 && fstat(lowest, &st) == 0 ? lowest : -1;
-  hub->backend_dev = hub->backend_fd >= 0 ? st.st_dev : 0;
-  hub->backend_ino = hub->backend_fd >= 0 ? st.st_ino : 0;
-  return hub->loop != NULL;
-}
-
 int hub_init(Hub *hub, Task *self, Task *main) {
   memset(hub, 0, sizeof *hub);
   int code = greenlet_thread_init(&hub->thread, &main->g);
   if (code < 0) return code;
-  ev_set_syserr_cb(on_syserr);
-  if (!make_loop(hub)) {
+  if (!loop_open(hub)) {
     greenlet_thread_close(&hub->thread);
     return -ENOMEM;
   }
   stack_overflow_handler_install();
-  hub->changed = true; /* libev has watchers of its own to register */
   hub->slice = SLICE_DEFAULT;
   hub->stride = 1;
   hub->credit = 1;
@@ -666,11 +498,10 @@ int hub_init(Hub *hub, Task *self, Task *main) {
   hub->self = self;
   hub->calls_end = &hub->calls;
   pthread_mutex_init(&hub->remote_lock, NULL);
-  greenlet_init(&self->g, &main->g, hub_body);
+  greenlet_init(&self->g, &main->g, loop_body);
   task_setup(self, hub);
   task_setup(main, hub);
   all_link(hub, main);
-  start_watchers(hub);
   hub_now_update(hub);
   this_hub = hub;
   return 0;

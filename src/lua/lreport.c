@@ -12,10 +12,12 @@
 
 /* ---- messages ---- */
 
-/* The error at `index` as text: what lua.c's message handler makes of it. */
+/* Pushes the error at `index` as text: what lua.c's message handler makes of it. */
 static const char *push_message(lua_State *L, int index) {
-  if (lua_type(L, index) == LUA_TTABLE && luaL_getmetafield(L, index, "__tostring") == LUA_TNIL)
-    return lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, index));
+  int type = lua_type(L, index);
+  bool speaks = type != LUA_TTABLE || luaL_getmetafield(L, index, "__tostring") != LUA_TNIL;
+  if (!speaks) return lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, index));
+  if (type == LUA_TTABLE) lua_pop(L, 1);
   return luaL_tolstring(L, index, NULL);
 }
 
