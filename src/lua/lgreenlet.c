@@ -84,6 +84,58 @@ bool lgreenlet_is_exit(LUniverse *u, lua_State *L, int index) {
   return lua_touserdata(L, index) == u->exit_pointer;
 }
 
+/* ---- the body ---- */
+
+/* Message handler of every body: the stack of the error is still there. The
+** object stays what it is. */
+static int on_error(lua_State *T) {
+  LUniverse *u = universe();
+  if (!lgreenlet_is_exit(u, T, 1)) lreport_note(u, running(u));
+  return 1;
+}
+
+/* The end of a body: its results, above the handler, or the error. */
+static int finish_base(lua_State *T, int status, lua_KContext ctx) {
+  (void)ctx;
+  bool failed = status != LUA_OK && status != LUA_YIELD;
+  running(universe())->status = failed ? status : LUA_OK;
+  return failed ? 1 : lua_gettop(T) - 1;
+}
+
+/* What every thread of a greenlet runs: on_error, the body, and its arguments.
+** A call protected here, rather than lua_resume's own protection, since only
+** lua_pcallk and its kin give a state its hooks back after an error that was
+** raised in one (ldo.c, finishpcallk): the return hook's (D7a, LU9). */
+static int base(lua_State *T) {
+  int status = lua_pcallk(T, lua_gettop(T) - 2, LUA_MULTRET, 1, 0, finish_base);
+  return finish_base(T, status, 0);
+}
+
+/* A coroutine.yield that was captured before lpatch.c replaced it came back to
+** the trampoline: there is nobody to yield to. lua_closethread is new in 5.4.6;
+** before, lua_resetthread does the same but for the count of C calls. */
+static int end_yielded(lua_State *T) {
+#if LUA_VERSION_RELEASE_NUM >= 50406
+  lua_closethread(T, NULL);
+#else
+  lua_resetthread(T);
+#endif
+  lua_settop(T, 0);
+  lua_pushliteral(T, "attempt to yield from outside a coroutine"); /* anchored by lpatch_open */
+  return LUA_ERRRUN;
+}
+
+/* Runs T's body to its end. Returns LUA_OK with the results on T's top, or an
+** error status with the error there, after the variables to be closed have
+** been (they may wait). */
+int lgreenlet_run(LGreenlet *lg, int *nresults) {
+  int status = lua_resume(lg->T, NULL, lua_gettop(lg->T) - 1, nresults);
+  if (status == LUA_OK) return lg->status;
+  *nresults = 1;
+  if (status == LUA_YIELD) return end_yielded(lg->T);
+  return status; /* out of memory outside of the protected call */
+}
+
 /* ---- threads ---- */
 
 static void grow_threads(lua_State *L, LUniverse *u) {
@@ -115,13 +167,15 @@ static void new_thread(lua_State *L, LUniverse *u) {
   u->idle = slot;
 }
 
-/* The thread that the next lgreenlet_adopt will take, empty: what goes there
-** can be moved before the greenlet is made, and an error in between loses
-** nothing. */
+/* The thread that the next lgreenlet_adopt will take, with what every body runs
+** under: the function and its arguments are to be moved there. That may be done
+** before the greenlet is made, and an error in between loses nothing. */
 lua_State *lgreenlet_reserve(lua_State *L, LUniverse *u) {
   if (u->idle < 0) new_thread(L, u);
   lua_State *T = u->threads[u->idle].L;
   if (lua_gettop(T) > 0) lua_settop(T, 0); /* left by such an error */
+  lua_pushcfunction(T, base);
+  lua_pushcfunction(T, on_error);
   return T;
 }
 
@@ -156,43 +210,6 @@ void lgreenlet_release(LUniverse *u, LGreenlet *lg, bool reuse) {
   lg->T = lg->at = NULL;
 }
 
-/* lua_closethread is new in 5.4.6; before, lua_resetthread does the same but
-** for the count of C calls. Closes what is pending to be closed, with the
-** error that is on T. Returns the status. */
-static int close_thread(lua_State *T) {
-#if LUA_VERSION_RELEASE_NUM >= 50406
-  return lua_closethread(T, NULL);
-#else
-  return lua_resetthread(T);
-#endif
-}
-
-/* A coroutine.yield that was captured before lpatch.c replaced it came back to
-** the trampoline: there is nobody to yield to. */
-static int yielded(lua_State *T) {
-  close_thread(T);
-  lua_settop(T, 0);
-  lua_pushliteral(T, "attempt to yield from outside a coroutine"); /* anchored by lpatch_open */
-  return LUA_ERRRUN;
-}
-
-/* Runs T's body, with `nargs` arguments, to its end. Returns LUA_OK with the
-** results on T's top, or an error status with the error there alone, after the
-** variables to be closed have been (they may wait). */
-int lgreenlet_run(LUniverse *u, LGreenlet *lg, int nargs, int *nresults) {
-  lua_State *T = lg->T;
-  int base = lua_gettop(T) - nargs - 1;
-  int status = lua_resume(T, NULL, nargs, nresults);
-  if (status == LUA_OK) {
-    *nresults = lua_gettop(T) - base;
-    return LUA_OK;
-  }
-  *nresults = 1;
-  if (status == LUA_YIELD) return yielded(T);
-  if (!lgreenlet_is_exit(u, T, -1)) lreport_failure(u, lg);
-  return close_thread(T);
-}
-
 /* ---- the record ---- */
 
 LGreenlet *lgreenlet_new(lua_State *L, LKind kind, int metatable) {
@@ -209,7 +226,7 @@ LGreenlet *lgreenlet_new(lua_State *L, LKind kind, int metatable) {
   lg->spawn_line = -1;
   lg->order = 0;
   lg->kind = (uint8_t)kind;
-  lg->killed = lg->in_flight = lg->failed = lg->observed = lg->handed = lg->exited = lg->linked = false;
+  lg->killed = lg->in_flight = lg->failed = lg->noted = lg->observed = lg->handed = lg->exited = lg->linked = false;
   lg->task.done = false;
   lg->task.g.state = GREENLET_NEW;
   lua_pushvalue(L, metatable);

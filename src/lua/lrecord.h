@@ -6,8 +6,9 @@
  *   A[1], the anchors = { [2s+1] = lua_State of slot s, [2s+2] = its greenlet }
  *
  * A thread keeps its slot for life, in the pool or in use; a greenlet is
- * anchored there from its birth to its end. Its thread T holds body and
- * arguments before it starts, and results or the error at its end.
+ * anchored there from its birth to its end. Its thread T holds base,
+ * on_error (lgreenlet.c), body and arguments before it starts, and results or
+ * the error at its end.
  */
 #ifndef GREEN_LRECORD_H
 #define GREEN_LRECORD_H
@@ -59,10 +60,12 @@ struct LGreenlet {
   int nresults;           /* results kept in UV_VALUE */
   int spawn_line;         /* line of the spawn, in the function in UV_VALUE; -1: unknown */
   uint32_t order;         /* which of all spawned ones it was to end */
+  int status;             /* Lua's, of its body at its end */
   uint8_t kind;           /* LKind */
   bool killed : 1;        /* a kill is pending, or ended it */
   bool in_flight : 1;     /* a kill or timeout has been raised and not yet arrived */
   bool failed : 1;        /* ended with an error */
+  bool noted : 1;         /* the traceback of its failure is kept, and it is anchored for the report */
   bool observed : 1;      /* somebody has looked at its failure */
   bool handed : 1;        /* a script got hold of T: not to be used again (D3) */
   bool exited : 1;        /* ended by the exit object */
@@ -125,7 +128,7 @@ void lgreenlet_adopt(LUniverse *u, LGreenlet *lg);
 void lgreenlet_anchor_self(lua_State *L, LUniverse *u, LGreenlet *lg); /* pops it from L's top */
 void lgreenlet_start(lua_State *L, int index, LUniverse *u, LGreenlet *lg);
 void lgreenlet_release(LUniverse *u, LGreenlet *lg, bool reuse);
-int lgreenlet_run(LUniverse *u, LGreenlet *lg, int nargs, int *nresults);
+int lgreenlet_run(LGreenlet *lg, int *nresults);
 bool lgreenlet_is_exit(LUniverse *u, lua_State *L, int index);
 void lgreenlet_extra(lua_State *L, int index); /* pushes the table in UV_EXTRA of the greenlet at index, made if need be */
 void lgreenlet_push_name(lua_State *L, LGreenlet *lg);
@@ -158,6 +161,7 @@ void lcancel_forget(LGreenlet *lg); /* at the end of a greenlet */
 
 /* lreport.c */
 void lreport_open(lua_State *L, LUniverse *u, int module);
+void lreport_note(LUniverse *u, LGreenlet *lg);
 void lreport_failure(LUniverse *u, LGreenlet *lg);
 void lreport_observe(LUniverse *u, LGreenlet *lg);
 int lreport_traceback(lua_State *L); /* message handler and tracer, see there */

@@ -135,16 +135,22 @@ static void start_timer(LUniverse *u) {
   ev_unref(u->hub.loop);
 }
 
-/* Called when the body has failed, before its variables are closed. */
-void lreport_failure(LUniverse *u, LGreenlet *lg) {
+/* To be called where the stack of the error is still there; again for an error
+** in a variable's closing. */
+void lreport_note(LUniverse *u, LGreenlet *lg) {
   lua_pushcfunction(u->S, note_failure);
   lua_pushlightuserdata(u->S, lg);
-  if (lua_pcall(u->S, 1, 0, 0) != LUA_OK) {
+  if (lua_pcall(u->S, 1, 0, 0) == LUA_OK)
+    lg->noted = true;
+  else
     lua_pop(u->S, 1); /* out of memory: the failure goes without its report */
-    return;
-  }
+}
+
+/* A spawned greenlet has ended by an error. */
+void lreport_failure(LUniverse *u, LGreenlet *lg) {
+  if (!lg->noted) lreport_note(u, lg); /* out of memory calls no message handler */
+  if (!lg->noted) return;
   if (lg->killed) lg->observed = true; /* by who killed it */
-  if (lg->kind != KIND_SPAWNED) return;
   lg->failed_at = hub_now_update(&u->hub);
   lg->next_failed = NULL;
   *u->failures_end = lg;

@@ -95,7 +95,7 @@ static int raw_entry(Greenlet *g, void *value, void **result) {
   if (!lua_checkstack(lg->T, n + 1)) n = 0;
   if (n > 0) lua_xmove(from, lg->T, n);
   lgreenlet_bury(u); /* the one whose end started us */
-  int status = lgreenlet_run(u, lg, n, &nresults);
+  int status = lgreenlet_run(lg, &nresults);
   return end_raw(u, lg, status, nresults, result);
 }
 

@@ -54,11 +54,12 @@ static void spawned_body(Task *t) {
   LUniverse *u = universe();
   LGreenlet *lg = (LGreenlet *)t;
   int nresults;
-  int status = lgreenlet_run(u, lg, lua_gettop(lg->T) - 1, &nresults);
+  int status = lgreenlet_run(lg, &nresults);
   lg->order = ++u->nended;
   if (lg->killed || lg->hooks) lcancel_forget(lg);
   if (lg->scopes) ltimeout_end_all(u, lg);
   if (nresults > 0) ltask_keep(u, lg, status, nresults);
+  if (lg->failed) lreport_failure(u, lg);
   if (lg->linked) hub_call_soon(&u->hub, &lg->links_call);
   lgreenlet_release(u, lg, status == LUA_OK);
 }
