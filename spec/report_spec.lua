@@ -41,7 +41,7 @@ local function assert_reported_once(result)
 end
 
 describe("report: unobserved failures", function()
-  it("once, when the greenlet is collected", function()
+  it("once, though nobody refers to the greenlet any more", function()
     assert_reported_once(support.run(failing "green.sleep(0.005)"))
   end)
 
