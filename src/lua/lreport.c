@@ -114,7 +114,7 @@ static int note_failure(lua_State *S) {
   LGreenlet *lg = lua_touserdata(S, 1);
   lua_Debug ar;
   lgreenlet_push(S, &lg->task);
-  luaL_traceback(S, lg->T, NULL, 0);
+  luaL_traceback(S, lg->T, NULL, 1); /* 0 is the message handler */
   if (lg->spawn_line > 0 && lua_getiuservalue(S, 2, UV_VALUE) == LUA_TFUNCTION) {
     lua_getinfo(S, ">S", &ar);
     lua_pushfstring(S, "%s\nspawned at:\n\t%s:%d", lua_tostring(S, 3), ar.short_src, lg->spawn_line);
@@ -201,13 +201,15 @@ static void on_failures(struct ev_loop *loop, ev_timer *w, int events) {
   start_timer(u);
 }
 
+void lreport_flush(LUniverse *u) { report_until(u, DEADLINE_NEVER); }
+
 /*
 ---Reports now every failure of a spawned greenlet that nobody has looked at.
 ---@return integer count  of all so far
 */
 static int l_failures(lua_State *L) {
   LUniverse *u = (LUniverse *)lcheck_hub(L);
-  report_until(u, DEADLINE_NEVER);
+  lreport_flush(u);
   lua_pushinteger(L, u->nreported);
   return 1;
 }
