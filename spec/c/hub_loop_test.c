@@ -230,8 +230,10 @@ static void *hub_rounds(void *arg) {
     Hub mine, second;
     Task self, thread_main, unused;
     Job jobs[TASKS];
-    Service a = {{NULL, &key_a, close_service}, 'a', 0}, b = {{NULL, &key_b, close_service}, 'b', 0};
-    if (hub_current() || hub_init(&mine, &self, &thread_main) != 0 || hub_current() != &mine) return "init";
+    Service a = {{NULL, &key_a, close_service}, 'a', 0};
+    Service b = {{NULL, &key_b, close_service}, 'b', 0};
+    if (hub_current() || hub_init(&mine, &self, &thread_main) != 0) return "init";
+    if (hub_current() != &mine) return "current";
     if (hub_init(&second, &unused, &unused) != -EEXIST) return "second init";
     for (int k = 0; k < TASKS; k++) {
       memset(&jobs[k], 0, sizeof jobs[k]);
@@ -242,7 +244,8 @@ static void *hub_rounds(void *arg) {
       memset(closed, 0, sizeof closed);
       hub_service_add(&mine, &a.service);
       hub_service_add(&mine, &b.service);
-      if (hub_service(&mine, &key_a) != &a.service || hub_service(&mine, &hub)) return "service";
+      if (hub_service(&mine, &key_a) != &a.service) return "service";
+      if (hub_service(&mine, &hub)) return "no such service";
     }
     if (hub_join_spawned(&mine, hub_deadline(&mine, 10)) != GREEN_OK) return "join";
     if (greenlet_switch(&main_task.g, GREEN_OK, NULL, NULL) != GREEN_FOREIGN) return "foreign switch";
@@ -255,7 +258,10 @@ static void *hub_rounds(void *arg) {
 static void test_hubs(void) {
   pthread_t threads[2];
   char *failed[2];
-  for (int i = 0; i < 2; i++) CHECK_INT(pthread_create(&threads[i], NULL, hub_rounds, i ? &hub : NULL), 0);
+  for (int i = 0; i < 2; i++) {
+    void *services = i ? &hub : NULL;
+    CHECK_INT(pthread_create(&threads[i], NULL, hub_rounds, services), 0);
+  }
   Job a;
   start(&a, "a", sleep_it)->at = in_ms(5); /* and ours goes on meanwhile */
   CHECK_INT(join(&a), GREEN_OK);
