@@ -61,7 +61,12 @@ static void spawned_body(Task *t) {
   if (nresults > 0) ltask_keep(u, lg, status, nresults);
   if (lg->failed) lreport_failure(u, lg);
   if (lg->linked) hub_call_soon(&u->hub, &lg->links_call);
-  lgreenlet_release(u, lg, status == LUA_OK);
+  if (!u->hub.thread.tracer) {
+    lgreenlet_release(u, lg, status == LUA_OK);
+  } else { /* the tracer is still to see it, as the origin of its last switch */
+    lgreenlet_bury(u);
+    u->ended = lg;
+  }
 }
 
 /* Killed before it ran: it never will. The kill object is on L's top. */
