@@ -59,7 +59,7 @@ int main(int argc, char **argv) {
   qsort(b, ROUNDS, sizeof *b, order);
   printf("%-22s %-12s %10.3f us\n", argv[1], "greenlua", a[ROUNDS / 2]);
   printf("%-22s %-12s %10.3f us\n", argv[1], "lua5.4", b[ROUNDS / 2]);
-  printf("%-22s %-12s %10.3f of lua5.4; target %s\n", argv[1], "ratio",
-         a[ROUNDS / 2] / b[ROUNDS / 2], argv[2]);
+  printf("%-22s %-12s %10.3f of lua5.4; target %s\n", argv[1], "ratio", a[ROUNDS / 2] / b[ROUNDS / 2],
+         argv[2]);
   return 0;
 }

@@ -31,9 +31,7 @@ static void begin(char *low, char *top, void *(*entry)(void *arg), void *arg) {
   sanitize_arrive(fake_main);
 }
 
-static void enter(char *low, void *load) {
-  go(&main_context, load, &fake_main, low, STACK_BYTES);
-}
+static void enter(char *low, void *load) { go(&main_context, load, &fake_main, low, STACK_BYTES); }
 
 static void leave(void **save) { go(save, main_context, &fake_self, thread_low, thread_size); }
 
@@ -91,8 +89,10 @@ static void *scrambler(void *arg) {
   sanitize_arrive(NULL);
   for (;;) {
 #ifdef __x86_64__
-    __asm__ volatile("mov $-1, %%rbx; mov $-1, %%r12; mov $-1, %%r13\n"
-                     "mov $-1, %%r14; mov $-1, %%r15" ::: "rbx", "r12", "r13", "r14", "r15");
+    __asm__ volatile(
+        "mov $-1, %%rbx; mov $-1, %%r12; mov $-1, %%r13\n"
+        "mov $-1, %%r14; mov $-1, %%r15" ::
+            : "rbx", "r12", "r13", "r14", "r15");
 #endif
     leave(&context);
   }
@@ -104,8 +104,7 @@ static void keeps_registers(void) {
   volatile long vf = f;
   begin(stack, stack + sizeof stack, scrambler, NULL);
   long got = weigh(a, b, c, d, e, vf);
-  for (int i = 0; i < 10; i++)
-    a += b, b += c, c += d, d += e, e += f, f += 1;
+  for (int i = 0; i < 10; i++) a += b, b += c, c += d, d += e, e += f, f += 1;
   CHECK_INT(got, a + 3 * b + 5 * c + 7 * d + 11 * e + 13 * f);
 }
 

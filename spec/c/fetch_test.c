@@ -113,8 +113,12 @@ static Task hub_task, main_task;
 static FetchRequest to(const char *path, bool stream) {
   static char url[128];
   snprintf(url, sizeof url, "http://127.0.0.1:%d%s", port, path);
-  return (FetchRequest){.url = url, .method = "GET", .host = "127.0.0.1", .port = port,
-                        .stream = stream, .connect_by = hub_deadline(&hub, 5),
+  return (FetchRequest){.url = url,
+                        .method = "GET",
+                        .host = "127.0.0.1",
+                        .port = port,
+                        .stream = stream,
+                        .connect_by = hub_deadline(&hub, 5),
                         .max_body = 1 << 20};
 }
 

@@ -28,8 +28,7 @@ static int send(Greenlet *to, intptr_t n) { return greenlet_switch(to, GREEN_OK,
 
 /* Before each test: a thread without greenlets. */
 static void begin(void) {
-  if (greenlet_thread() != NULL)
-    greenlet_thread_close(&thread);
+  if (greenlet_thread() != NULL) greenlet_thread_close(&thread);
   CHECK_INT(greenlet_thread_init(&thread, &main_greenlet), 0);
   trail[0] = '\0';
   result = NULL;
@@ -279,8 +278,7 @@ static void foreign_threads(void) {
   begin();
   greenlet_init(&victim, &main_greenlet, waits_for_parent);
   CHECK_INT(send(&victim, 0), GREEN_OK);
-  for (int i = 0; i < 16; i++)
-    CHECK_INT(pthread_create(&threads[i], NULL, intrude, NULL), 0);
+  for (int i = 0; i < 16; i++) CHECK_INT(pthread_create(&threads[i], NULL, intrude, NULL), 0);
   for (int i = 0; i < 16; i++) {
     void *bad;
     pthread_join(threads[i], &bad);
@@ -355,8 +353,7 @@ static void tracer_may_switch(void) {
 /* A tracer that takes the target away: the switch goes to its parent. */
 static void killing_tracer(void *arg, int thrown, Greenlet *origin, Greenlet *target) {
   record(arg, thrown, origin, target);
-  if (target->state == GREENLET_NEW)
-    greenlet_discard(target);
+  if (target->state == GREENLET_NEW) greenlet_discard(target);
 }
 
 static void tracer_may_kill_the_target(void) {
@@ -370,8 +367,7 @@ static void tracer_may_kill_the_target(void) {
 /* A tracer that switches in a greenlet's last switch decides where that goes. */
 static void last_word_tracer(void *arg, int thrown, Greenlet *origin, Greenlet *target) {
   record(arg, thrown, origin, target);
-  if (origin == &a)
-    greenlet_switch(&b, GREEN_OK, num(20), NULL);
+  if (origin == &a) greenlet_switch(&b, GREEN_OK, num(20), NULL);
 }
 
 static void tracer_switches_when_dying(void) {
@@ -418,8 +414,7 @@ static int counts(Greenlet *self, void *value, void **res) {
   for (;;) {
     void *got = NULL;
     int status = greenlet_switch(self->parent, GREEN_OK, num(sum), &got);
-    if (status != GREEN_OK)
-      return *res = num(sum), GREEN_OK;
+    if (status != GREEN_OK) return *res = num(sum), GREEN_OK;
     sum += to_num(got);
   }
 }
@@ -519,8 +514,7 @@ static void no_stack_no_switch(void) {
 static __attribute__((noinline)) int recurse(volatile char *outer, int depth) {
   volatile char frame[2000];
   frame[0] = outer[0];
-  if (depth == 1 << 30)
-    return 0;
+  if (depth == 1 << 30) return 0;
   return recurse(frame, depth + 1) + frame[0];
 }
 
@@ -611,8 +605,7 @@ static void run_forever(const char *count) {
   greenlet_init(&a, &main_greenlet, bounces);
   long n = atol(count);
   double start = test_seconds();
-  for (long i = 0; i < n; i++)
-    greenlet_switch(&a, GREEN_OK, NULL, NULL);
+  for (long i = 0; i < n; i++) greenlet_switch(&a, GREEN_OK, NULL, NULL);
   printf("%.2f ns a switch\n", (test_seconds() - start) / (double)n / 2 * 1e9);
 }
 

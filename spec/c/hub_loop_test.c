@@ -118,7 +118,7 @@ static void test_calls(void) {
   c.name = "c", d.name = "d", a.cancels = &c.call;
   Call *all[] = {&a, &b, &c, &d, &a};
   for (int i = 0; i < 5; i++) hub_call_soon(&hub, &all[i]->call); /* the second time is nothing */
-  hub_call_cancel(&hub, &d.call);                                  /* the last: the tail moves */
+  hub_call_cancel(&hub, &d.call);                                 /* the last: the tail moves */
   CHECK(!d.call.pending);
   hub_call_soon(&hub, &d.call);
   hub_sleep(&hub, in_ms(2));

@@ -78,7 +78,7 @@ static void test_first_waker(void) {
   hub_cancel(&a.task);
   join(&a);
   CHECK_INT(a.code, 5);
-  hub_ready(&a.task, 7);   /* has ended */
+  hub_ready(&a.task, 7);    /* has ended */
   hub_ready(&main_task, 8); /* runs */
   CHECK(!a.task.queued && !main_task.queued);
   CHECK(a.task.what == NULL && a.task.holder == NULL);

@@ -26,7 +26,7 @@ enum { TYPE_A = 1, TYPE_CNAME = 5, TYPE_AAAA = 28 };
 typedef struct Server {
   int udp, tcp;
   int port;
-  bool silent;             /* answers nothing at all */
+  bool silent; /* answers nothing at all */
   pthread_t thread;
   _Atomic int questions;   /* asked so far */
   _Atomic int a_questions; /* of them, for IPv4 */
@@ -69,8 +69,7 @@ static void put_aaaa(Message *m, const char *addr, unsigned ttl) {
 /* The end of the question: header, name, type, class. 0: malformed. */
 static size_t question_end(const Message *q) {
   size_t at = 12;
-  while (at < q->len && q->bytes[at] != 0)
-    at += q->bytes[at] + 1u;
+  while (at < q->len && q->bytes[at] != 0) at += q->bytes[at] + 1u;
   return at + 5 <= q->len ? at + 5 : 0;
 }
 
@@ -93,8 +92,8 @@ static void put_default(Message *m, unsigned type, unsigned ttl) {
 
 /* A record of another name, which must not be believed. */
 static void put_foreign(Message *m) {
-  static const unsigned char record[] = {5,    'o', 't', 'h', 'e', 'r', 0, 0, 1, 0, 1,
-                                         0,    0,   1,   0,   0,   4,   6, 6, 6, 6};
+  static const unsigned char record[] = {5, 'o', 't', 'h', 'e', 'r', 0, 0, 1, 0, 1,
+                                         0, 0,   1,   0,   0,   4,   6, 6, 6, 6};
   memcpy(m->bytes + m->len, record, sizeof record);
   m->len += sizeof record;
   m->bytes[7]++;
@@ -118,21 +117,15 @@ static void send_udp(Server *s, const Message *m, const struct sockaddr_in *to) 
   sendto(s->udp, m->bytes, m->len, 0, (const struct sockaddr *)to, sizeof *to);
 }
 
-static bool begins(const char *label, const char *with) {
-  return strncmp(label, with, strlen(with)) == 0;
-}
+static bool begins(const char *label, const char *with) { return strncmp(label, with, strlen(with)) == 0; }
 
 /* Fills in the answer to `label`; false: there is none. */
 static bool answer(const char *label, unsigned type, const Message *q, size_t end, Message *m) {
   reply_to(q, end, 0, m);
-  if (begins(label, "silent"))
-    return false;
-  if (begins(label, "vfour") && type == TYPE_AAAA)
-    return false;
-  if (begins(label, "vsix") && type == TYPE_A)
-    return false;
-  if (begins(label, "onlyfour") && type == TYPE_AAAA)
-    return true;
+  if (begins(label, "silent")) return false;
+  if (begins(label, "vfour") && type == TYPE_AAAA) return false;
+  if (begins(label, "vsix") && type == TYPE_A) return false;
+  if (begins(label, "onlyfour") && type == TYPE_AAAA) return true;
   if (begins(label, "nx"))
     m->bytes[3] |= 3;
   else if (begins(label, "servfail"))
@@ -153,21 +146,17 @@ static void serve_udp(Server *s) {
   struct sockaddr_in from;
   socklen_t size = sizeof from;
   ssize_t n = recvfrom(s->udp, q.bytes, sizeof q.bytes, 0, (struct sockaddr *)&from, &size);
-  if (n < 17)
-    return;
+  if (n < 17) return;
   q.len = (size_t)n;
   size_t end = question_end(&q);
-  if (end == 0)
-    return;
+  if (end == 0) return;
   unsigned type = q.bytes[end - 3];
   char label[64];
   first_label(&q, label);
   s->questions++;
   s->a_questions += type == TYPE_A;
-  if (s->silent)
-    return;
-  if (begins(label, "late"))
-    usleep(150000);
+  if (s->silent) return;
+  if (begins(label, "late")) usleep(150000);
   if (begins(label, "forged")) {
     reply_to(&q, end, 0, &m);
     put_a(&m, "6.6.6.6", 60);
@@ -179,8 +168,7 @@ static void serve_udp(Server *s) {
     m.len = 7;
     send_udp(s, &m, &from);
   }
-  if (!answer(label, type, &q, end, &m))
-    return;
+  if (!answer(label, type, &q, end, &m)) return;
   if (begins(label, "truncated")) {
     m.len = end;
     m.bytes[2] |= 2;
@@ -197,17 +185,14 @@ static void serve_tcp(Server *s) {
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
   while (recv(fd, head, 2, MSG_WAITALL) == 2) {
     q.len = (size_t)head[0] << 8 | head[1];
-    if (q.len > sizeof q.bytes || recv(fd, q.bytes, q.len, MSG_WAITALL) != (ssize_t)q.len)
-      break;
+    if (q.len > sizeof q.bytes || recv(fd, q.bytes, q.len, MSG_WAITALL) != (ssize_t)q.len) break;
     size_t end = question_end(&q);
     char label[64];
     first_label(&q, label);
-    if (end == 0 || !answer(label, q.bytes[end - 3], &q, end, &m))
-      break;
+    if (end == 0 || !answer(label, q.bytes[end - 3], &q, end, &m)) break;
     head[0] = (unsigned char)(m.len >> 8);
     head[1] = (unsigned char)m.len;
-    if (send(fd, head, 2, MSG_NOSIGNAL) != 2 || send(fd, m.bytes, m.len, MSG_NOSIGNAL) < 0)
-      break;
+    if (send(fd, head, 2, MSG_NOSIGNAL) != 2 || send(fd, m.bytes, m.len, MSG_NOSIGNAL) < 0) break;
   }
   close(fd);
 }
@@ -220,10 +205,8 @@ static void *serve(void *arg) {
     FD_SET(s->udp, &set);
     FD_SET(s->tcp, &set);
     select((s->udp > s->tcp ? s->udp : s->tcp) + 1, &set, NULL, NULL, NULL);
-    if (FD_ISSET(s->udp, &set))
-      serve_udp(s);
-    if (FD_ISSET(s->tcp, &set))
-      serve_tcp(s);
+    if (FD_ISSET(s->udp, &set)) serve_udp(s);
+    if (FD_ISSET(s->tcp, &set)) serve_tcp(s);
   }
   return NULL;
 }
@@ -237,8 +220,7 @@ static void server_start(Server *s, bool silent) {
   s->udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (bind(s->tcp, (struct sockaddr *)&a, size) < 0 || listen(s->tcp, 16) < 0 ||
       getsockname(s->tcp, (struct sockaddr *)&a, &size) < 0 ||
-      bind(s->udp, (struct sockaddr *)&a, size) < 0 ||
-      pthread_create(&s->thread, NULL, serve, s) != 0) {
+      bind(s->udp, (struct sockaddr *)&a, size) < 0 || pthread_create(&s->thread, NULL, serve, s) != 0) {
     perror("the test's DNS server");
     exit(1);
   }
@@ -264,15 +246,14 @@ static int lookup(const char *name, int family) {
 
 /* Both families' addresses, also when the second answer came 50 ms later. */
 static int lookup_both(const char *name) {
-  if (lookup(name, AF_UNSPEC) == 1)
-    hub_sleep(&hub, hub_deadline(&hub, 1));
+  if (lookup(name, AF_UNSPEC) == 1) hub_sleep(&hub, hub_deadline(&hub, 1));
   return lookup(name, AF_UNSPEC);
 }
 
 static const char *text_of(const Address *a) {
   static char text[INET6_ADDRSTRLEN];
-  const void *raw = a->sa.sa_family == AF_INET ? (const void *)&a->in4.sin_addr
-                                               : (const void *)&a->in6.sin6_addr;
+  const void *raw =
+      a->sa.sa_family == AF_INET ? (const void *)&a->in4.sin_addr : (const void *)&a->in6.sin6_addr;
   return inet_ntop(a->sa.sa_family, raw, text, sizeof text);
 }
 
@@ -301,15 +282,13 @@ static char *temporary(const char *text) {
   char *path = paths[npaths++];
   strcpy(path, "/tmp/resolver_test.XXXXXX");
   int fd = mkostemp(path, O_CLOEXEC);
-  if (fd < 0 || write(fd, text, strlen(text)) < 0)
-    exit(1);
+  if (fd < 0 || write(fd, text, strlen(text)) < 0) exit(1);
   close(fd);
   return path;
 }
 
 static void remove_temporaries(void) {
-  while (npaths > 0)
-    unlink(paths[--npaths]);
+  while (npaths > 0) unlink(paths[--npaths]);
 }
 
 /* A task that looks one name up. */
@@ -326,8 +305,7 @@ static void asker_body(Task *t) {
   Asker *a = (Asker *)t;
   Address out[4];
   a->result = resolver_lookup(&hub, a->name, a->family, out, 4, hub_deadline(&hub, a->patience));
-  if (a->result > 0)
-    a->first = out[0];
+  if (a->result > 0) a->first = out[0];
 }
 
 static void ask(Asker *a, const char *name, int family, double patience) {
@@ -345,13 +323,43 @@ static void join_all(void) { CHECK_INT(hub_join_spawned(&hub, hub_deadline(&hub,
 
 /* Each number as libc's getaddrinfo(AI_NUMERICHOST) sees it. */
 static void numbers_as_libc(void) {
-  static const char *const texts[] = {
-      "127.0.0.1", "127.1", "0x7f.1", "2130706433", "0177.0.0.1", "1.2.3", "255.255.255.255",
-      "256.1.1.1", "1.2.3.4.5", "1.2.3.4 ", "1.2.3.4 x", " 1.2.3.4", "1..2", "", ".", "1.", "0x",
-      "08.1.1.1",
-      "::1", "::", "fe80::1%lo", "fe80::1%1", "fe80::1%nosuchif", "fe80::1%", "::1%lo", "::1%7",
-      "::1%99999999999", "::ffff:1.2.3.4", "1::2::3", "::g", "[::1]", "12345::", "localhost", "a.b",
-      "fe80::1%lo%lo", "ff02::1%lo", "2001:db8::1%lo"};
+  static const char *const texts[] = {"127.0.0.1",
+                                      "127.1",
+                                      "0x7f.1",
+                                      "2130706433",
+                                      "0177.0.0.1",
+                                      "1.2.3",
+                                      "255.255.255.255",
+                                      "256.1.1.1",
+                                      "1.2.3.4.5",
+                                      "1.2.3.4 ",
+                                      "1.2.3.4 x",
+                                      " 1.2.3.4",
+                                      "1..2",
+                                      "",
+                                      ".",
+                                      "1.",
+                                      "0x",
+                                      "08.1.1.1",
+                                      "::1",
+                                      "::",
+                                      "fe80::1%lo",
+                                      "fe80::1%1",
+                                      "fe80::1%nosuchif",
+                                      "fe80::1%",
+                                      "::1%lo",
+                                      "::1%7",
+                                      "::1%99999999999",
+                                      "::ffff:1.2.3.4",
+                                      "1::2::3",
+                                      "::g",
+                                      "[::1]",
+                                      "12345::",
+                                      "localhost",
+                                      "a.b",
+                                      "fe80::1%lo%lo",
+                                      "ff02::1%lo",
+                                      "2001:db8::1%lo"};
   static const int families[] = {AF_UNSPEC, AF_INET, AF_INET6};
   for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
     for (int f = 0; f < 3; f++) {
@@ -390,8 +398,21 @@ static void names_without_server(void) {
     CHECK_INT(lookup(local[i], AF_INET6), 1);
     CHECK_STR(text_of(found), "::1");
   }
-  static const char *const bad[] = {"", ".", "..", "a..b", ".a", "a b", "a\tb", "a\nb", "\x01",
-                                    "b\xc3\xbc" "cher.test", "a/b", "a\\b", "a\x7f" "b"};
+  static const char *const bad[] = {"",
+                                    ".",
+                                    "..",
+                                    "a..b",
+                                    ".a",
+                                    "a b",
+                                    "a\tb",
+                                    "a\nb",
+                                    "\x01",
+                                    "b\xc3\xbc"
+                                    "cher.test",
+                                    "a/b",
+                                    "a\\b",
+                                    "a\x7f"
+                                    "b"};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
     CHECK_INT(lookup(bad[i], AF_UNSPEC), GREEN_EAI_NONAME);
   char text[300];
@@ -399,8 +420,7 @@ static void names_without_server(void) {
   text[64] = '\0';
   CHECK_INT(lookup(text, AF_INET), GREEN_EAI_NONAME);
   memset(text, 'a', sizeof text);
-  for (int i = 50; i < 250; i += 50)
-    text[i] = '.';
+  for (int i = 50; i < 250; i += 50) text[i] = '.';
   text[254] = '\0';
   CHECK_INT(lookup(text, AF_INET), GREEN_EAI_NONAME);
   CHECK_INT(good.questions, before);
@@ -440,9 +460,9 @@ static void resolv_conf_is_parsed(void) {
 }
 
 static void server_lists_are_parsed(void) {
-  static const char *const bad[] = {"", ",", "host", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536",
-                                    "127.0.0.1:x", "[::1", "[::1]53", "[]:53", "::1%lo",
-                                    "1.1.1.1,bad"};
+  static const char *const bad[] = {
+      "",     ",",       "host",  "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:x",
+      "[::1", "[::1]53", "[]:53", "::1%lo",     "1.1.1.1,bad"};
   ResolvConf c = {0};
   CHECK_INT(resolvconf_set_servers(&c, "127.0.0.1:5353,[::1]:54, 10.0.0.1 ::1"), 0);
   CHECK_INT(c.nservers, 4);
@@ -477,8 +497,9 @@ static void search_order(void) {
 }
 
 static void hosts_come_first(void) {
-  char *hosts = temporary("10.9.9.9 db db.test # DB2\n10.9.9.8\tDB\nfd00::9 db\n"
-                          "bad name\n10.1.1.1\n");
+  char *hosts = temporary(
+      "10.9.9.9 db db.test # DB2\n10.9.9.8\tDB\nfd00::9 db\n"
+      "bad name\n10.1.1.1\n");
   begin();
   resolver_set_files(&hub, NULL, hosts);
   int before = good.questions;
@@ -641,14 +662,11 @@ static void waiters_leave(void) {
   Asker *askers = calloc(N, sizeof *askers);
   begin();
   int before = good.questions;
-  for (int i = 0; i < N; i++)
-    ask(&askers[i], "late.shared.test", AF_INET, 10);
+  for (int i = 0; i < N; i++) ask(&askers[i], "late.shared.test", AF_INET, 10);
   CHECK_INT(hub_sleep(&hub, hub_deadline(&hub, 0.03)), 0);
-  for (int i = 0; i < N - 1; i++)
-    hub_cancel(&askers[i].task);
+  for (int i = 0; i < N - 1; i++) hub_cancel(&askers[i].task);
   join_all();
-  for (int i = 0; i < N - 1; i++)
-    CHECK_INT(askers[i].result, GREEN_CANCELLED);
+  for (int i = 0; i < N - 1; i++) CHECK_INT(askers[i].result, GREEN_CANCELLED);
   CHECK_INT(askers[N - 1].result, 1);
   CHECK_STR(text_of(&askers[N - 1].first), "10.0.0.1");
   CHECK_INT(lookup("late.shared.test", AF_INET), 1);
@@ -699,8 +717,7 @@ static void many_names(void) {
     ask(&askers[i], names[i], AF_UNSPEC, 10);
   }
   join_all();
-  for (int i = 0; i < N; i++)
-    CHECK(askers[i].result > 0);
+  for (int i = 0; i < N; i++) CHECK(askers[i].result > 0);
   end();
   free(names);
   free(askers);
@@ -737,8 +754,7 @@ static Asker parents;
 static void child_looks_up(void) {
   Asker a;
   ask(&a, "late.child.test", AF_INET, 10);
-  if (lookup("child.test", AF_INET) != 1 || lookup("plain.test", AF_INET) != 1)
-    _exit(1);
+  if (lookup("child.test", AF_INET) != 1 || lookup("plain.test", AF_INET) != 1) _exit(1);
   join_all();
   end();
   _exit(a.result == 1 && parents.result == GREEN_EAI_AGAIN ? 0 : 2);
@@ -793,8 +809,7 @@ static void sockets_closed_behind_the_back(void) {
     socklen_t size = sizeof a;
     int type = 0;
     socklen_t type_size = sizeof type;
-    if (fd != good.udp && fd != dead.udp &&
-        getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) == 0 &&
+    if (fd != good.udp && fd != dead.udp && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) == 0 &&
         type == SOCK_DGRAM && getpeername(fd, (struct sockaddr *)&a, &size) == 0)
       close(fd);
   }

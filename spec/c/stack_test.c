@@ -21,8 +21,7 @@ static size_t resident(char *p, size_t size) {
   static unsigned char pages[STACK_SLOT_PAGES];
   size_t n = 0;
   CHECK_INT(mincore(p, size, pages), 0);
-  for (size_t i = 0; i < size / STACK_PAGE; i++)
-    n += pages[i] & 1;
+  for (size_t i = 0; i < size / STACK_PAGE; i++) n += pages[i] & 1;
   return n;
 }
 
@@ -72,13 +71,11 @@ static void trims_above_the_mark(void) {
     slots[i] = stack_get(&pool);
     memset(stack_low(slots[i]), 1, USABLE / 2);
   }
-  for (int i = 0; i < 5; i++)
-    stack_put(&pool, slots[i]);
+  for (int i = 0; i < 5; i++) stack_put(&pool, slots[i]);
   CHECK_INT(pool.nfree, 5);
   CHECK(resident(stack_low(slots[0]), USABLE) >= STACK_PAGES / 2);
   CHECK(resident(stack_low(slots[1]), USABLE) >= STACK_PAGES / 2);
-  for (int i = 2; i < 5; i++)
-    CHECK_INT(resident(stack_low(slots[i]), USABLE), 0);
+  for (int i = 2; i < 5; i++) CHECK_INT(resident(stack_low(slots[i]), USABLE), 0);
   CHECK(stack_get(&pool) == slots[1]); /* warm ones first */
   CHECK(stack_get(&pool) == slots[0]);
   CHECK(stack_get(&pool) == slots[4]);
@@ -102,11 +99,9 @@ static void many_without_overlap(void) {
     CHECK(*stack_owner(slots[i]) == &slots[i]);
     CHECK(stack_guard_hit(&pool, slots[i]) == slots[i]);
   }
-  for (int i = 0; i < MANY; i++)
-    stack_put(&pool, slots[i]);
+  for (int i = 0; i < MANY; i++) stack_put(&pool, slots[i]);
   CHECK_INT(pool.nfree, MANY);
-  for (int i = 0; i < MANY; i++)
-    CHECK(stack_get(&pool) != NULL && pool.nslots < 3 * MANY);
+  for (int i = 0; i < MANY; i++) CHECK(stack_get(&pool) != NULL && pool.nslots < 3 * MANY);
   stack_pool_close(&pool);
 }
 
@@ -187,18 +182,15 @@ static void exec_use_up(void) { exec_part("use up"); }
 static int use_up_mappings(void) {
   stack_pool_init(&pool);
   int n = 0;
-  while (n < 200000 && stack_get(&pool) != NULL)
-    n++;
+  while (n < 200000 && stack_get(&pool) != NULL) n++;
   stack_pool_close(&pool); /* what runs at exit needs mappings too */
   fprintf(stderr, "%d %s", n, stack_last_error());
   return 0;
 }
 
 static int run_part(const char *part) {
-  if (strcmp(part, "kind") == 0)
-    return stack_guard_kind() == STACK_GUARD_MPROTECT ? 0 : 3;
-  if (strcmp(part, "use up") == 0)
-    return use_up_mappings();
+  if (strcmp(part, "kind") == 0) return stack_guard_kind() == STACK_GUARD_MPROTECT ? 0 : 3;
+  if (strcmp(part, "use up") == 0) return use_up_mappings();
   touch_guard_ends();
   return 4;
 }
@@ -214,10 +206,8 @@ static void fallback_guards(void) {
 static long max_map_count(void) {
   long n = 0;
   FILE *f = fopen("/proc/sys/vm/max_map_count", "r");
-  if (f == NULL || fscanf(f, "%ld", &n) != 1)
-    n = 0;
-  if (f != NULL)
-    fclose(f);
+  if (f == NULL || fscanf(f, "%ld", &n) != 1) n = 0;
+  if (f != NULL) fclose(f);
   return n;
 }
 
@@ -236,10 +226,8 @@ static void use_up_address_space(void) {
   setrlimit(RLIMIT_AS, &limit);
   stack_pool_init(&pool);
   int n = 0;
-  while (n < 1000 && stack_get(&pool) != NULL)
-    n++;
-  if (pool.nlive != (size_t)n)
-    _exit(4);
+  while (n < 1000 && stack_get(&pool) != NULL) n++;
+  if (pool.nlive != (size_t)n) _exit(4);
   fprintf(stderr, "%d %s", n, stack_last_error());
 }
 
@@ -253,8 +241,7 @@ static void address_space_runs_out_loudly(void) {
 #endif
 
 int main(int argc, char **argv) {
-  if (argc > 1)
-    return run_part(argv[1]);
+  if (argc > 1) return run_part(argv[1]);
   RUN("a slot is usable between guard and top", whole_slot_is_usable);
   RUN("D2 neighbours' tops have 16 colours", tops_are_coloured);
   RUN("slots are reused last-in first-out", last_in_first_out);

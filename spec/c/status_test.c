@@ -39,8 +39,7 @@ static void never_null(void) {
 static void own_codes_differ(void) {
   for (int a = GREEN_TIMEDOUT; a >= GREEN_EAI_SERVICE; a--) {
     for (int b = a - 1; b >= GREEN_EAI_SERVICE; b--) {
-      if (strcmp(status_name(a), "EUNKNOWN") != 0)
-        CHECK(strcmp(status_name(a), status_name(b)) != 0);
+      if (strcmp(status_name(a), "EUNKNOWN") != 0) CHECK(strcmp(status_name(a), status_name(b)) != 0);
     }
   }
 }

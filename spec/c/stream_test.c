@@ -32,7 +32,9 @@ static void close_pair(Pair *p) {
   if (p->peer >= 0) close(p->peer);
 }
 
-static void feed(Pair *p, const char *text) { CHECK(write(p->peer, text, strlen(text)) == (ssize_t)strlen(text)); }
+static void feed(Pair *p, const char *text) {
+  CHECK(write(p->peer, text, strlen(text)) == (ssize_t)strlen(text));
+}
 
 static bool front_is(const Stream *s, const char *text) {
   return stream_buffered(s) >= strlen(text) && memcmp(stream_data(s), text, strlen(text)) == 0;

@@ -39,8 +39,7 @@ static inline void test_fail(const char *file, int line, const char *why) {
   printf("not ok %s: %s:%d: %s\n", test_name, file, line, why);
   test_failures++;
   intptr_t distance = (intptr_t)((uintptr_t)test_frame - (uintptr_t)&here);
-  if (distance >= 0 && distance < 256 * 1024)
-    longjmp(test_back, 1);
+  if (distance >= 0 && distance < 256 * 1024) longjmp(test_back, 1);
   test_end();
   _Exit(1);
 }
@@ -62,30 +61,26 @@ static inline void test_run(const char *name, void (*fn)(void)) {
 /* For what cannot be tested here; `why` says what is missing. */
 #define SKIP(name, why) printf("ok %s # skipped: %s\n", name, why)
 
-#define CHECK(condition)                         \
-  do {                                           \
-    if (!(condition))                            \
-      test_fail(__FILE__, __LINE__, #condition); \
+#define CHECK(condition)                                         \
+  do {                                                           \
+    if (!(condition)) test_fail(__FILE__, __LINE__, #condition); \
   } while (0)
 
-static inline void test_check_int(long long got, long long want, const char *what,
-                                  const char *file, int line) {
+static inline void test_check_int(long long got, long long want, const char *what, const char *file,
+                                  int line) {
   char why[256];
-  if (got == want)
-    return;
+  if (got == want) return;
   snprintf(why, sizeof why, "%s is %lld, not %lld", what, got, want);
   test_fail(file, line, why);
 }
 
 #define CHECK_INT(got, want) test_check_int((got), (want), #got, __FILE__, __LINE__)
 
-static inline void test_check_str(const char *got, const char *want, const char *what,
-                                  const char *file, int line) {
+static inline void test_check_str(const char *got, const char *want, const char *what, const char *file,
+                                  int line) {
   char why[1024];
-  if (got != NULL && strcmp(got, want) == 0)
-    return;
-  snprintf(why, sizeof why, "%.99s is \"%.400s\", not \"%.400s\"", what,
-           got != NULL ? got : "(null)", want);
+  if (got != NULL && strcmp(got, want) == 0) return;
+  snprintf(why, sizeof why, "%.99s is \"%.400s\", not \"%.400s\"", what, got != NULL ? got : "(null)", want);
   test_fail(file, line, why);
 }
 
@@ -96,8 +91,7 @@ static inline void test_check_str(const char *got, const char *want, const char 
 static inline int test_child(void (*fn)(void), char *err, size_t size) {
   int fds[2];
   fflush(NULL);
-  if (pipe(fds) < 0)
-    return -1;
+  if (pipe(fds) < 0) return -1;
   pid_t pid = fork();
   if (pid == 0) {
     dup2(fds[1], STDERR_FILENO);
@@ -110,10 +104,8 @@ static inline int test_child(void (*fn)(void), char *err, size_t size) {
   size_t n = 0;
   ssize_t got;
   char rest[512]; /* what does not fit is read too, else the child could block */
-  while ((got = n + 1 < size ? read(fds[0], err + n, size - 1 - n)
-                             : read(fds[0], rest, sizeof rest)) > 0) {
-    if (n + 1 < size)
-      n += (size_t)got;
+  while ((got = n + 1 < size ? read(fds[0], err + n, size - 1 - n) : read(fds[0], rest, sizeof rest)) > 0) {
+    if (n + 1 < size) n += (size_t)got;
   }
   err[n] = '\0';
   close(fds[0]);

@@ -28,8 +28,7 @@ static _Thread_local GreenletThread *this_thread __attribute__((tls_model("initi
 GreenletThread *greenlet_thread(void) { return this_thread; }
 
 int greenlet_thread_init(GreenletThread *t, Greenlet *main) {
-  if (this_thread != NULL)
-    return -EEXIST;
+  if (this_thread != NULL) return -EEXIST;
   memset(t, 0, sizeof *t);
   memset(main, 0, sizeof *main);
   stack_pool_init(&t->stacks);
@@ -75,11 +74,9 @@ static void arrive(GreenletThread *t, Greenlet *self) {
 int greenlet_prepare(Greenlet *g) {
   assert(g->thread == this_thread);
   assert(g->state == GREENLET_NEW);
-  if (g->stack != NULL)
-    return 0;
+  if (g->stack != NULL) return 0;
   char *stack = stack_get(&g->thread->stacks);
-  if (stack == NULL)
-    return -ENOMEM;
+  if (stack == NULL) return -ENOMEM;
   char *low = stack_low(stack), *top = stack_top(stack);
   *stack_owner(stack) = g;
   g->stack = stack;
@@ -105,19 +102,15 @@ void greenlet_discard(Greenlet *g) {
   assert(g->thread == this_thread);
   assert(g->state == GREENLET_NEW);
   g->state = GREENLET_DEAD;
-  if (g->stack != NULL)
-    drop_stack(g);
+  if (g->stack != NULL) drop_stack(g);
 }
 
 int greenlet_set_parent(Greenlet *g, Greenlet *parent) {
   GreenletThread *t = this_thread;
-  if (t == NULL || g->thread != t || parent->thread != t)
-    return GREEN_FOREIGN;
-  if (g == t->main)
-    return -EINVAL;
+  if (t == NULL || g->thread != t || parent->thread != t) return GREEN_FOREIGN;
+  if (g == t->main) return -EINVAL;
   for (Greenlet *p = parent; p != NULL; p = p->parent) {
-    if (p == g)
-      return GREEN_CYCLE;
+    if (p == g) return GREEN_CYCLE;
   }
   g->parent = parent;
   return 0;
@@ -129,16 +122,14 @@ int greenlet_set_parent(Greenlet *g, Greenlet *parent) {
 ** a NEW greenlet dies of what is thrown into it. Main ends every chain. */
 static Greenlet *heir(Greenlet *to, int status) {
   while (to->state == GREENLET_DEAD || (to->state == GREENLET_NEW && status != GREEN_OK)) {
-    if (to->state == GREENLET_NEW)
-      greenlet_discard(to);
+    if (to->state == GREENLET_NEW) greenlet_discard(to);
     to = to->parent;
   }
   return to;
 }
 
 static void trace(GreenletThread *t, int status, Greenlet *target) {
-  if (t->tracer == NULL || t->tracing != NULL)
-    return;
+  if (t->tracer == NULL || t->tracing != NULL) return;
   t->tracing = t->current;
   t->tracer(t->tracer_arg, status != GREEN_OK, t->current, target);
   t->tracing = NULL;
@@ -146,8 +137,7 @@ static void trace(GreenletThread *t, int status, Greenlet *target) {
 
 /* Tells AddressSanitizer which stack comes next. */
 static inline void announce(GreenletThread *t, Greenlet *self, Greenlet *to) {
-  if (!SANITIZE_SWITCHES)
-    return;
+  if (!SANITIZE_SWITCHES) return;
   void **fake = self->state == GREENLET_DEAD ? NULL : &self->fake_stack;
   if (to == t->main) {
     sanitize_leave(fake, t->main_low, t->main_size);
@@ -198,44 +188,37 @@ static inline void transfer(GreenletThread *t, Greenlet *to, int status, void *v
 static int settle(GreenletThread *t, Greenlet **to, int status) {
   for (int traced = 0;; traced = 1) {
     *to = heir(*to, status);
-    if ((*to)->state == GREENLET_NEW && greenlet_prepare(*to) < 0)
-      return -ENOMEM;
-    if (traced || t->tracer == NULL || *to == t->current)
-      return 0;
+    if ((*to)->state == GREENLET_NEW && greenlet_prepare(*to) < 0) return -ENOMEM;
+    if (traced || t->tracer == NULL || *to == t->current) return 0;
     trace(t, status, *to);
   }
 }
 
 /* The common cases, in which settle has nothing to do. */
 static inline bool at_once(GreenletThread *t, Greenlet *to, int status) {
-  if (t->tracer != NULL)
-    return false;
+  if (t->tracer != NULL) return false;
   return to->state == GREENLET_SUSPENDED ||
          (to->state == GREENLET_NEW && to->stack != NULL && status == GREEN_OK);
 }
 
 int greenlet_switch(Greenlet *to, int status, void *value, void **result) {
   GreenletThread *t = this_thread;
-  if (UNLIKELY(to->thread != t || t == NULL))
-    return GREEN_FOREIGN;
+  if (UNLIKELY(to->thread != t || t == NULL)) return GREEN_FOREIGN;
   Greenlet *self = t->current;
-  int saved_errno = errno; /* it belongs to the greenlet (D10) */
+  int saved_errno = errno;                    /* it belongs to the greenlet (D10) */
   if (UNLIKELY(self->state == GREENLET_DEAD)) /* its tracer switches in its last switch */
     greenlet_exit(to, status, value);
   if (UNLIKELY(!at_once(t, to, status))) {
     int rc = settle(t, &to, status);
-    if (rc < 0)
-      return rc;
+    if (rc < 0) return rc;
     if (to == self) {
-      if (result != NULL)
-        *result = value;
+      if (result != NULL) *result = value;
       return status;
     }
   }
   transfer(t, to, status, value);
   errno = saved_errno;
-  if (result != NULL)
-    *result = t->value;
+  if (result != NULL) *result = t->value;
   return t->status;
 }
 
@@ -287,8 +270,7 @@ static void *run(void *arg) {
 
 static void root_parked(char *slot, void *owner) {
   Greenlet *g = owner;
-  if (g->state == GREENLET_SUSPENDED)
-    sanitize_root(g->sp, (size_t)(stack_top(slot) - (char *)g->sp));
+  if (g->state == GREENLET_SUSPENDED) sanitize_root(g->sp, (size_t)(stack_top(slot) - (char *)g->sp));
 }
 
 void greenlet_lsan_roots(GreenletThread *t) { stack_each_owner(&t->stacks, root_parked); }

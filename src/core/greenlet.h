@@ -60,15 +60,15 @@ typedef void (*GreenletTracer)(void *arg, int thrown, Greenlet *origin, Greenlet
 struct GreenletThread {
   Greenlet *current;
   Greenlet *main;
-  Greenlet *dying;        /* died in the last switch; its stack is given back on arrival */
-  Greenlet *successor;    /* who follows the body that is about to return; NULL: its parent */
-  void *value;            /* the transfer under way */
-  int status;             /* ditto: GREEN_OK, GREEN_THROWN, or another code without a value */
+  Greenlet *dying;     /* died in the last switch; its stack is given back on arrival */
+  Greenlet *successor; /* who follows the body that is about to return; NULL: its parent */
+  void *value;         /* the transfer under way */
+  int status;          /* ditto: GREEN_OK, GREEN_THROWN, or another code without a value */
   uint32_t next_id;
-  GreenletTracer tracer;  /* NULL: none */
+  GreenletTracer tracer; /* NULL: none */
   void *tracer_arg;
-  Greenlet *tracing;      /* in whom the tracer runs now; NULL: in nobody */
-  const void *main_low;   /* the thread's own stack; set only for AddressSanitizer */
+  Greenlet *tracing;    /* in whom the tracer runs now; NULL: in nobody */
+  const void *main_low; /* the thread's own stack; set only for AddressSanitizer */
   size_t main_size;
   StackPool stacks;
 };

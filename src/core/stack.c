@@ -42,9 +42,9 @@
 
 struct StackRegion {
   StackRegion *next;
-  char *base;            /* the first slot */
+  char *base; /* the first slot */
   size_t nslots;
-  atomic_size_t nused;   /* slots taken at least once; the others have no guard yet. Read by a
+  atomic_size_t nused; /* slots taken at least once; the others have no guard yet. Read by a
                          ** signal handler, hence atomic */
 };
 
@@ -61,8 +61,7 @@ static _Thread_local const char *last_error = "no error";
 ** system call, as newer C libraries fill the buffer themselves (vDSO). */
 static int madvise_guards(void) {
   char *page = mmap(NULL, STACK_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (page == MAP_FAILED)
-    return 0;
+  if (page == MAP_FAILED) return 0;
   int guards = madvise(page, STACK_PAGE, MADV_GUARD_INSTALL) == 0 &&
                syscall(SYS_getrandom, page, (size_t)1, GRND_NONBLOCK) == -1 && errno == EFAULT;
   munmap(page, STACK_PAGE);
@@ -83,13 +82,12 @@ StackGuard stack_guard_kind(void) {
 /* Returns 0, or -1 with last_error set. A locked mapping (mlockall(2)) refuses
 ** MADV_GUARD_INSTALL even where the probe found it good: then mprotect too. */
 static int install_guard(char *slot) {
-  if (stack_guard_kind() == STACK_GUARD_MADVISE &&
-      madvise(slot, GUARD_BYTES, MADV_GUARD_INSTALL) == 0)
+  if (stack_guard_kind() == STACK_GUARD_MADVISE && madvise(slot, GUARD_BYTES, MADV_GUARD_INSTALL) == 0)
     return 0;
-  if (mprotect(slot, GUARD_BYTES, PROT_NONE) == 0)
-    return 0;
-  last_error = "no memory mapping left for a stack guard; raise vm.max_map_count "
-               "(sysctl vm.max_map_count)";
+  if (mprotect(slot, GUARD_BYTES, PROT_NONE) == 0) return 0;
+  last_error =
+      "no memory mapping left for a stack guard; raise vm.max_map_count "
+      "(sysctl vm.max_map_count)";
   return -1;
 }
 
@@ -97,8 +95,7 @@ static int install_guard(char *slot) {
 
 static StackRegion *reserve(size_t nslots) {
   StackRegion *r = malloc(sizeof *r);
-  if (r == NULL)
-    return NULL;
+  if (r == NULL) return NULL;
   char *base = mmap(NULL, nslots * SLOT_BYTES, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   if (base == MAP_FAILED) {
@@ -118,17 +115,13 @@ static StackRegion *reserve(size_t nslots) {
 ** vm.overcommit_memory = 2) a smaller one. */
 static int grow(StackPool *pool) {
   size_t want = pool->nslots < FIRST_SLOTS ? FIRST_SLOTS : pool->nslots;
-  if (want > LAST_SLOTS)
-    want = LAST_SLOTS;
+  if (want > LAST_SLOTS) want = LAST_SLOTS;
   char **list = realloc(pool->free, (pool->nslots + want) * sizeof *list);
-  if (list == NULL)
-    goto fail;
+  if (list == NULL) goto fail;
   pool->free = list;
   StackRegion *r = reserve(want);
-  while (r == NULL && (want /= 2) > 0)
-    r = reserve(want);
-  if (r == NULL)
-    goto fail;
+  while (r == NULL && (want /= 2) > 0) r = reserve(want);
+  if (r == NULL) goto fail;
   r->next = pool->regions;
   pool->nslots += want;
   atomic_signal_fence(memory_order_release); /* the handler walks whole regions only */
@@ -143,14 +136,12 @@ fail:
 static char *fresh_slot(StackPool *pool) {
   StackRegion *r = pool->regions;
   if ((r == NULL || atomic_load_explicit(&r->nused, memory_order_relaxed) == r->nslots)) {
-    if (grow(pool) < 0)
-      return NULL;
+    if (grow(pool) < 0) return NULL;
     r = pool->regions;
   }
   size_t i = atomic_load_explicit(&r->nused, memory_order_relaxed);
   char *slot = r->base + i * SLOT_BYTES;
-  if (install_guard(slot) < 0)
-    return NULL;
+  if (install_guard(slot) < 0) return NULL;
   atomic_store_explicit(&r->nused, i + 1, memory_order_release);
   return slot;
 }
@@ -186,8 +177,7 @@ char *stack_get(StackPool *pool) {
     pool->nfree--;
   } else {
     slot = fresh_slot(pool);
-    if (slot == NULL)
-      return NULL;
+    if (slot == NULL) return NULL;
   }
   pool->nlive++;
   sanitize_reuse(stack_low(slot), SLOT_BYTES - GUARD_BYTES);
@@ -226,8 +216,7 @@ void stack_each_owner(const StackPool *pool, void (*fn)(char *slot, void *owner)
     for (size_t i = 0; i < r->nused; i++) {
       char *slot = r->base + i * SLOT_BYTES;
       void *owner = *stack_owner(slot);
-      if (owner != NULL)
-        fn(slot, owner);
+      if (owner != NULL) fn(slot, owner);
     }
   }
 }
@@ -236,8 +225,7 @@ char *stack_guard_hit(const StackPool *pool, const void *addr) {
   uintptr_t a = (uintptr_t)addr;
   for (const StackRegion *r = pool->regions; r != NULL; r = r->next) {
     uintptr_t base = (uintptr_t)r->base;
-    if (a < base || a - base >= r->nused * SLOT_BYTES)
-      continue;
+    if (a < base || a - base >= r->nused * SLOT_BYTES) continue;
     size_t offset = a - base;
     return offset % SLOT_BYTES < GUARD_BYTES ? r->base + offset / SLOT_BYTES * SLOT_BYTES : NULL;
   }

@@ -22,9 +22,9 @@
 #define STACK_SLOT_PAGES (STACK_GUARD_PAGES + STACK_PAGES)
 
 typedef enum {
-  STACK_GUARD_UNKNOWN,  /* not probed yet */
-  STACK_GUARD_MADVISE,  /* MADV_GUARD_INSTALL, Linux 6.13+: does not split the mapping */
-  STACK_GUARD_MPROTECT  /* the fallback: two mappings a slot */
+  STACK_GUARD_UNKNOWN, /* not probed yet */
+  STACK_GUARD_MADVISE, /* MADV_GUARD_INSTALL, Linux 6.13+: does not split the mapping */
+  STACK_GUARD_MPROTECT /* the fallback: two mappings a slot */
 } StackGuard;
 
 typedef struct StackRegion StackRegion;

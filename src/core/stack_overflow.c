@@ -24,8 +24,7 @@ typedef struct {
 
 /* snprintf is not async-signal-safe. What does not fit is cut off. */
 static void add(Message *m, const char *s) {
-  for (; *s != '\0' && m->length < sizeof m->text - 1; s++)
-    m->text[m->length++] = *s;
+  for (; *s != '\0' && m->length < sizeof m->text - 1; s++) m->text[m->length++] = *s;
 }
 
 static void add_number(Message *m, unsigned n) {
@@ -50,8 +49,7 @@ static void report(const Greenlet *g, const char *slot) {
   add(&m, "' (id ");
   add_number(&m, g->id);
   add(&m, ")\n");
-  if (write(STDERR_FILENO, m.text, m.length) < 0)
-    return; /* the process dies anyway */
+  if (write(STDERR_FILENO, m.text, m.length) < 0) return; /* the process dies anyway */
 }
 
 /* Returning runs the faulting instruction again, now with the default action:
@@ -63,12 +61,10 @@ static void on_fault(int sig, siginfo_t *info, void *context) {
   int sent = info->si_code <= 0;
   if (t != NULL && !sent) {
     const char *slot = stack_guard_hit(&t->stacks, info->si_addr);
-    if (slot != NULL)
-      report(t->current, slot);
+    if (slot != NULL) report(t->current, slot);
   }
   signal(sig, SIG_DFL);
-  if (sent)
-    raise(sig);
+  if (sent) raise(sig);
 }
 
 static void handle(int sig) {
@@ -80,13 +76,10 @@ static void handle(int sig) {
 
 void stack_overflow_handler_install(void) {
   stack_t old;
-  if (sigaltstack(NULL, &old) < 0)
-    return;
+  if (sigaltstack(NULL, &old) < 0) return;
   if (old.ss_flags & SS_DISABLE) {
-    void *p = mmap(NULL, ALTERNATE_BYTES, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED)
-      return;
+    void *p = mmap(NULL, ALTERNATE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return;
     stack_t stack = {.ss_sp = p, .ss_size = ALTERNATE_BYTES};
     if (sigaltstack(&stack, NULL) < 0) {
       munmap(p, ALTERNATE_BYTES);
@@ -99,8 +92,7 @@ void stack_overflow_handler_install(void) {
 }
 
 void stack_overflow_handler_remove(void) {
-  if (alternate == NULL)
-    return;
+  if (alternate == NULL) return;
   stack_t none = {.ss_flags = SS_DISABLE};
   sigaltstack(&none, NULL);
   munmap(alternate, ALTERNATE_BYTES);

@@ -12,8 +12,8 @@ extern char **environ;
 ** code or write files, or sends our traffic elsewhere: Lua, OpenSSL, libcurl,
 ** c-ares (ares_init(3)), resolv.conf(5), hostname(7). A '*' stands at either end. */
 static const char *const dangerous[] = {
-  "LUA_*",   "GREENLUA_*", "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE", "OPENSSL_*",
-  "*_proxy", "*_PROXY",    "CARES_*",       "HOSTALIASES",  "RES_OPTIONS",   "LOCALDOMAIN",
+    "LUA_*",   "GREENLUA_*", "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE", "OPENSSL_*",
+    "*_proxy", "*_PROXY",    "CARES_*",       "HOSTALIASES",  "RES_OPTIONS",   "LOCALDOMAIN",
 };
 
 static const char *const own[] = {"GREENLUA_*"};
@@ -35,23 +35,23 @@ static int take_out(const char *const patterns[], size_t npatterns) {
     size_t n = strcspn(*from, "=");
     bool hit = false;
     for (size_t i = 0; i < npatterns && !hit; i++) hit = matches(patterns[i], *from, n);
-    if (hit) taken++;
-    else *to++ = *from;
+    if (hit)
+      taken++;
+    else
+      *to++ = *from;
   }
   *to = NULL;
   return taken;
 }
 
-bool environment_privileged(void) {
-  return getauxval(AT_SECURE) != 0;
-}
+bool environment_privileged(void) { return getauxval(AT_SECURE) != 0; }
 
 void environment_secure(const char *progname) {
   if (!environ || !environment_privileged()) return;
   int taken = take_out(dangerous, sizeof dangerous / sizeof *dangerous);
   if (taken > 0)
-    fprintf(stderr, "%s: this program is privileged: %d environment variables are ignored\n",
-            progname, taken);
+    fprintf(stderr, "%s: this program is privileged: %d environment variables are ignored\n", progname,
+            taken);
 }
 
 void environment_isolate(void) {

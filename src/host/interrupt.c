@@ -16,11 +16,11 @@
 #include "../lua/lgreenlet.h"
 #include "host.h"
 
-static Hub *hub;               /* main's */
-static lua_State *L_main;      /* main's */
-static ev_async wakeup;        /* the handler wakes the loop by it */
+static Hub *hub;                      /* main's */
+static lua_State *L_main;             /* main's */
+static ev_async wakeup;               /* the handler wakes the loop by it */
 static volatile sig_atomic_t pending; /* Ctrl-C has been pressed */
-static bool delivered;         /* and all greenlets have been killed */
+static bool delivered;                /* and all greenlets have been killed */
 
 static struct { /* what the script had hooked when the handler came */
   lua_State *L; /* NULL: the handler has set no hook */
@@ -74,6 +74,4 @@ void interrupt_init(lua_State *L) {
   sigaction(SIGINT, &action, NULL);
 }
 
-bool interrupt_pending(void) {
-  return pending;
-}
+bool interrupt_pending(void) { return pending; }

@@ -5,40 +5,55 @@
 #include "host.h"
 
 static const char usage[] =
-  "usage: %s [options] [script [args]]\n"
-  "Available options are:\n"
-  "  -e stat   execute string 'stat'\n"
-  "  -i        enter interactive mode after executing 'script'\n"
-  "  -l mod    require library 'mod' into global 'mod'\n"
-  "  -l g=mod  require library 'mod' into global 'g'\n"
-  "  -v        show version information\n"
-  "  -E        ignore environment variables, and modules in the current folder\n"
-  "  -W        turn warnings on\n"
-  "  --        stop handling options\n"
-  "  -         stop handling options and execute stdin\n"
-  "  --binary    the script may be a precompiled chunk\n"
-  "  --isolated  the same as -E\n"
-  "  --help, --version\n";
+    "usage: %s [options] [script [args]]\n"
+    "Available options are:\n"
+    "  -e stat   execute string 'stat'\n"
+    "  -i        enter interactive mode after executing 'script'\n"
+    "  -l mod    require library 'mod' into global 'mod'\n"
+    "  -l g=mod  require library 'mod' into global 'g'\n"
+    "  -v        show version information\n"
+    "  -E        ignore environment variables, and modules in the current folder\n"
+    "  -W        turn warnings on\n"
+    "  --        stop handling options\n"
+    "  -         stop handling options and execute stdin\n"
+    "  --binary    the script may be a precompiled chunk\n"
+    "  --isolated  the same as -E\n"
+    "  --help, --version\n";
 
 /* An option of more than one letter. Returns false if there is none such. */
 static bool long_option(Options *o, const char *name) {
-  if (strcmp(name, "binary") == 0) o->binary = true;
-  else if (strcmp(name, "isolated") == 0) o->isolated = true;
-  else if (strcmp(name, "version") == 0) o->version = true;
-  else if (strcmp(name, "help") == 0) o->help = true;
-  else return false;
+  if (strcmp(name, "binary") == 0)
+    o->binary = true;
+  else if (strcmp(name, "isolated") == 0)
+    o->isolated = true;
+  else if (strcmp(name, "version") == 0)
+    o->version = true;
+  else if (strcmp(name, "help") == 0)
+    o->help = true;
+  else
+    return false;
   return true;
 }
 
 /* A one-letter option that takes no argument. Returns false if there is none such. */
 static bool flag(Options *o, char letter) {
   switch (letter) {
-    case 'E': o->isolated = true; return true;
-    case 'W': return true; /* carried out in its turn, among -e and -l */
-    case 'i': o->interactive = o->version = true; return true;
-    case 'v': o->version = true; return true;
-    case 'h': o->help = true; return true;
-    default: return false;
+    case 'E':
+      o->isolated = true;
+      return true;
+    case 'W':
+      return true; /* carried out in its turn, among -e and -l */
+    case 'i':
+      o->interactive = o->version = true;
+      return true;
+    case 'v':
+      o->version = true;
+      return true;
+    case 'h':
+      o->help = true;
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -71,11 +86,8 @@ int options_parse(Options *o, int argc, char **argv) {
 
 void options_complain(const char *progname, const char *bad) {
   bool needs = (bad[1] == 'e' || bad[1] == 'l') && bad[2] == '\0';
-  fprintf(stderr, needs ? "%s: '%s' needs argument\n" : "%s: unrecognized option '%s'\n", progname,
-          bad);
+  fprintf(stderr, needs ? "%s: '%s' needs argument\n" : "%s: unrecognized option '%s'\n", progname, bad);
   fprintf(stderr, usage, progname);
 }
 
-void options_help(const char *progname) {
-  printf(usage, progname);
-}
+void options_help(const char *progname) { printf(usage, progname); }

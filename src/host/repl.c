@@ -106,8 +106,10 @@ bool repl_run(lua_State *L) {
   while (!interrupt_pending() && push_line(L, true)) {
     int status = load_line(L);
     if (status == LUA_OK) status = chunk_call(L, 0, LUA_MULTRET);
-    if (status == LUA_OK) print_results(L);
-    else chunk_report(L, status);
+    if (status == LUA_OK)
+      print_results(L);
+    else
+      chunk_report(L, status);
     lua_settop(L, 0);
   }
   putchar('\n');

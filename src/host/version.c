@@ -16,7 +16,7 @@ static const char *curl_version_text(void) {
   if (!lib) return "not found";
   const char *(*version)(void);
   *(void **)&version = dlsym(lib, "curl_version"); /* dlopen(3)'s way to convert */
-  const char *all = version ? version() : ""; /* "libcurl/7.88.1 OpenSSL/3.0.15 ..." */
+  const char *all = version ? version() : "";      /* "libcurl/7.88.1 OpenSSL/3.0.15 ..." */
   const char *slash = strchr(all, '/');
   snprintf(text, sizeof text, "%.*s", slash ? (int)strcspn(slash + 1, " ") : 7,
            slash ? slash + 1 : "unknown");
@@ -25,7 +25,7 @@ static const char *curl_version_text(void) {
 
 void version_print(void) {
   printf("greenlua %s  Copyright (C) 2026 greenlua contributors\n%s\n", HOST_VERSION, LUA_COPYRIGHT);
-  printf("libev %d.%d, c-ares %s, libcurl %s\n", ev_version_major(), ev_version_minor(),
-         ares_version(NULL), curl_version_text());
+  printf("libev %d.%d, c-ares %s, libcurl %s\n", ev_version_major(), ev_version_minor(), ares_version(NULL),
+         curl_version_text());
   fflush(stdout);
 }

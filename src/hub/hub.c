@@ -101,9 +101,7 @@ static bool slice_look(Hub *hub) {
   return hub->sliced;
 }
 
-static inline bool slice_over(Hub *hub) {
-  return --hub->credit == 0 && slice_look(hub);
-}
+static inline bool slice_over(Hub *hub) { return --hub->credit == 0 && slice_look(hub); }
 
 /* A spawned task whose stack could not be had never runs. */
 static void fail_start(Hub *hub, Task *t, int code) {

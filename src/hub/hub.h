@@ -42,35 +42,35 @@ typedef struct WaitQueue {
 
 /* Flags of a task; all are the hub's but `daemon`. */
 struct Task {
-  Greenlet g;            /* first */
+  Greenlet g; /* first */
   Hub *hub;
-  Task *next;            /* in the run queue, while `queued` */
-  Task *all_prev, *all_next; /* in the hub's list of live tasks, in order of start, while `listed` */
+  Task *next;                  /* in the run queue, while `queued` */
+  Task *all_prev, *all_next;   /* in the hub's list of live tasks, in order of start, while `listed` */
   Task *wait_prev, *wait_next; /* in `waits_in` */
-  WaitQueue *waits_in;   /* the queue it waits in, while parked there; NULL: none */
-  WaitQueue joiners;     /* who waits for its end */
-  void (*body)(Task *t); /* what a spawned task runs; NULL for a raw greenlet */
-  ev_timer timer;        /* its deadline while parked; its start while scheduled */
-  HubIo io;              /* its wait for a descriptor that is nobody's Pollable */
-  Deadline shield;       /* while cancelled: waits are allowed until then; 0: none */
-  const char *what;      /* while parked: the name of the wait, for reports ("sleep", "receive") */
-  const void *holder;    /* while parked: the object waited for, for reports; or NULL */
-  int what_fd;           /* while parked: the descriptor, for reports; -1: none */
-  int wake;              /* why the last park ended: GREEN_OK or a code */
-  bool parked : 1;       /* waits; somebody is to call hub_ready */
-  bool queued : 1;       /* in the run queue */
-  bool cancelled : 1;    /* level-triggered: every unshielded wait returns GREEN_CANCELLED */
-  bool spawned : 1;      /* the hub starts it, and its end returns to the hub */
-  bool scheduled : 1;    /* spawned, its start timer runs */
-  bool done : 1;         /* ended, or will never run */
-  bool listed : 1;       /* in the list of live tasks */
-  bool daemon : 1;       /* nobody waits for it at the end of the program */
+  WaitQueue *waits_in;         /* the queue it waits in, while parked there; NULL: none */
+  WaitQueue joiners;           /* who waits for its end */
+  void (*body)(Task *t);       /* what a spawned task runs; NULL for a raw greenlet */
+  ev_timer timer;              /* its deadline while parked; its start while scheduled */
+  HubIo io;                    /* its wait for a descriptor that is nobody's Pollable */
+  Deadline shield;             /* while cancelled: waits are allowed until then; 0: none */
+  const char *what;            /* while parked: the name of the wait, for reports ("sleep", "receive") */
+  const void *holder;          /* while parked: the object waited for, for reports; or NULL */
+  int what_fd;                 /* while parked: the descriptor, for reports; -1: none */
+  int wake;                    /* why the last park ended: GREEN_OK or a code */
+  bool parked : 1;             /* waits; somebody is to call hub_ready */
+  bool queued : 1;             /* in the run queue */
+  bool cancelled : 1;          /* level-triggered: every unshielded wait returns GREEN_CANCELLED */
+  bool spawned : 1;            /* the hub starts it, and its end returns to the hub */
+  bool scheduled : 1;          /* spawned, its start timer runs */
+  bool done : 1;               /* ended, or will never run */
+  bool listed : 1;             /* in the list of live tasks */
+  bool daemon : 1;             /* nobody waits for it at the end of the program */
 };
 
 /* Something that lives once per hub and ends with it (resolver, fetch). */
 typedef struct HubService {
   struct HubService *next;
-  const void *key;                   /* the address of something static of its owner's */
+  const void *key;                     /* the address of something static of its owner's */
   void (*close)(struct HubService *s); /* called by hub_close; frees it */
 } HubService;
 
@@ -84,38 +84,38 @@ struct HubCall {
 
 struct Hub {
   GreenletThread thread;
-  Task *self;                /* the greenlet that runs the loop */
+  Task *self; /* the greenlet that runs the loop */
   struct ev_loop *loop;
-  Task *main;                /* the OS thread's own stack */
-  Task *run_head, *run_tail; /* ready tasks */
+  Task *main;                  /* the OS thread's own stack */
+  Task *run_head, *run_tail;   /* ready tasks */
   HubCall *calls, **calls_end; /* callbacks for the next turn, in order */
-  Task *all_head, *all_tail; /* live tasks, main included, the hub's own not */
-  size_t nlive;              /* spawned tasks that have not ended, daemons not counted */
-  WaitQueue idlers;          /* who waits in hub_join for the loop to have nothing to do */
-  WaitQueue enders;          /* who waits in hub_join_spawned for nlive to be 0 */
-  Deadline now;              /* the clock as of the last hub_now_update */
-  double slice;              /* seconds that ready tasks may run before the loop polls */
+  Task *all_head, *all_tail;   /* live tasks, main included, the hub's own not */
+  size_t nlive;                /* spawned tasks that have not ended, daemons not counted */
+  WaitQueue idlers;            /* who waits in hub_join for the loop to have nothing to do */
+  WaitQueue enders;            /* who waits in hub_join_spawned for nlive to be 0 */
+  Deadline now;                /* the clock as of the last hub_now_update */
+  double slice;                /* seconds that ready tasks may run before the loop polls */
   Deadline slice_end;
-  Deadline slice_seen;       /* when the clock was last looked at for the slice */
-  unsigned credit, stride;   /* switches until the clock is looked at again; see slice_over */
-  bool sliced;               /* the slice is over */
-  bool changed;              /* fd watchers were started or stopped in this turn */
-  int backend_fd;            /* the loop's own descriptor; -1: unknown */
-  dev_t backend_dev;         /* what it names */
+  Deadline slice_seen;     /* when the clock was last looked at for the slice */
+  unsigned credit, stride; /* switches until the clock is looked at again; see slice_over */
+  bool sliced;             /* the slice is over */
+  bool changed;            /* fd watchers were started or stopped in this turn */
+  int backend_fd;          /* the loop's own descriptor; -1: unknown */
+  dev_t backend_dev;       /* what it names */
   ino_t backend_ino;
-  void *thrown;              /* the error object of a park that ended with GREEN_THROWN */
-  int nowait;                /* > 0: waiting is forbidden (callbacks of C libraries) */
-  HubIo **fresh;             /* fd watchers started in this turn */
+  void *thrown;  /* the error object of a park that ended with GREEN_THROWN */
+  int nowait;    /* > 0: waiting is forbidden (callbacks of C libraries) */
+  HubIo **fresh; /* fd watchers started in this turn */
   unsigned nfresh, fresh_size;
-  ev_prepare prepare;        /* runs the ready tasks before the loop blocks */
-  ev_check check;            /* takes the time after the loop has polled */
-  ev_idle spin;              /* keeps the loop from blocking while tasks are ready */
-  ev_async async;            /* another thread called hub_wake */
+  ev_prepare prepare;          /* runs the ready tasks before the loop blocks */
+  ev_check check;              /* takes the time after the loop has polled */
+  ev_idle spin;                /* keeps the loop from blocking while tasks are ready */
+  ev_async async;              /* another thread called hub_wake */
   pthread_mutex_t remote_lock; /* guards remote and each task's place in it */
-  Task **remote;             /* tasks to wake, from other threads */
+  Task **remote;               /* tasks to wake, from other threads */
   size_t nremote, remote_size;
   HubService *services;
-  bool closing;              /* hub_close has begun: nothing waits any more */
+  bool closing; /* hub_close has begun: nothing waits any more */
   /* A spawned task could not get a stack: `code` is why. The embedder records
   ** the failure; the hub then ends the task. NULL: nothing to record. */
   void (*failed)(Task *t, int code);

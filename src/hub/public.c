@@ -141,9 +141,7 @@ static int transfer(Greenlet *g, int status, void *value, void **result) {
   return status == GREEN_OK && !got && self->cancelled ? GREEN_CANCELLED : status;
 }
 
-int green_switch(Greenlet *g, void *value, void **result) {
-  return transfer(g, GREEN_OK, value, result);
-}
+int green_switch(Greenlet *g, void *value, void **result) { return transfer(g, GREEN_OK, value, result); }
 
 /* The parent of a spawned one is the hub, which is not to be told anything. */
 int green_throw(Greenlet *g, void *error, void **result) {
@@ -172,9 +170,7 @@ void green_kill(Greenlet *g) {
 
 double green_deadline(double seconds) { return hub_deadline(hub_current(), seconds); }
 
-int green_join(Greenlet *g, double deadline) {
-  return hub_join_task(hub_current(), (Task *)g, deadline);
-}
+int green_join(Greenlet *g, double deadline) { return hub_join_task(hub_current(), (Task *)g, deadline); }
 
 int green_sleep(double until) { return hub_sleep(hub_current(), until); }
 

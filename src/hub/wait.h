@@ -13,11 +13,11 @@
 #include "hub.h"
 
 typedef struct Pollable {
-  HubIo rio, wio;  /* standing watchers, one per direction; not counted by the loop while nobody waits */
+  HubIo rio, wio; /* standing watchers, one per direction; not counted by the loop while nobody waits */
   Hub *hub;
-  Task *reader;    /* who waits to read; NULL: nobody */
-  Task *writer;    /* who waits to write */
-  int fd;          /* -1 once closed */
+  Task *reader; /* who waits to read; NULL: nobody */
+  Task *writer; /* who waits to write */
+  int fd;       /* -1 once closed */
 } Pollable;
 
 /* Wraps an open non-blocking descriptor. */

@@ -32,16 +32,13 @@ void address_set_port(Address *a, unsigned port) {
 static bool parse_scope(const struct in6_addr *in6, const char *scope, uint32_t *id) {
   if (IN6_IS_ADDR_LINKLOCAL(in6) || IN6_IS_ADDR_MC_LINKLOCAL(in6)) {
     *id = if_nametoindex(scope);
-    if (*id != 0)
-      return true;
+    if (*id != 0) return true;
   }
-  if (*scope < '0' || *scope > '9')
-    return false;
+  if (*scope < '0' || *scope > '9') return false;
   char *end;
   errno = 0;
   unsigned long long n = strtoull(scope, &end, 10);
-  if (*end != '\0' || errno != 0 || n > UINT32_MAX)
-    return false;
+  if (*end != '\0' || errno != 0 || n > UINT32_MAX) return false;
   *id = (uint32_t)n;
   return true;
 }
@@ -52,14 +49,11 @@ static bool parse_in6(const char *text, Address *out) {
   uint32_t scope = 0;
   const char *percent = strchr(text, '%');
   size_t len = percent ? (size_t)(percent - text) : strlen(text);
-  if (len >= sizeof number)
-    return false;
+  if (len >= sizeof number) return false;
   memcpy(number, text, len);
   number[len] = '\0';
-  if (inet_pton(AF_INET6, number, &in6) != 1)
-    return false;
-  if (percent && !parse_scope(&in6, percent + 1, &scope))
-    return false;
+  if (inet_pton(AF_INET6, number, &in6) != 1) return false;
+  if (percent && !parse_scope(&in6, percent + 1, &scope)) return false;
   address_from_raw(out, AF_INET6, &in6);
   out->in6.sin6_scope_id = scope;
   return true;
@@ -67,20 +61,16 @@ static bool parse_in6(const char *text, Address *out) {
 
 bool address_parse(const char *text, Address *out) {
   struct in_addr in4;
-  if (strchr(text, ':'))
-    return parse_in6(text, out);
+  if (strchr(text, ':')) return parse_in6(text, out);
   /* inet_aton stops at white space and ignores the rest; getaddrinfo does not. */
-  if (text[strcspn(text, " \t\n\v\f\r")] != '\0' || inet_aton(text, &in4) == 0)
-    return false;
+  if (text[strcspn(text, " \t\n\v\f\r")] != '\0' || inet_aton(text, &in4) == 0) return false;
   address_from_raw(out, AF_INET, &in4);
   return true;
 }
 
 bool address_fit(Address *a, int family) {
-  if (family == AF_UNSPEC || a->sa.sa_family == family)
-    return true;
-  if (family != AF_INET || !IN6_IS_ADDR_V4MAPPED(&a->in6.sin6_addr))
-    return false;
+  if (family == AF_UNSPEC || a->sa.sa_family == family) return true;
+  if (family != AF_INET || !IN6_IS_ADDR_V4MAPPED(&a->in6.sin6_addr)) return false;
   struct in_addr in4;
   memcpy(&in4, &a->in6.sin6_addr.s6_addr[12], sizeof in4);
   address_from_raw(a, AF_INET, &in4);
@@ -93,14 +83,14 @@ static void policy(const struct in6_addr *a, int *precedence, int *label) {
     uint8_t prefix[16];
     int bits, precedence, label;
   } table[] = {
-    {{[15] = 1}, 128, 50, 0},                  /* ::1 */
-    {{[10] = 0xff, [11] = 0xff}, 96, 35, 4},   /* v4-mapped */
-    {{0}, 96, 1, 3},                           /* v4-compatible */
-    {{0x20, 0x01, 0, 0}, 32, 5, 5},            /* Teredo */
-    {{0x20, 0x02}, 16, 30, 2},                 /* 6to4 */
-    {{0x3f, 0xfe}, 16, 1, 12},                 /* 6bone */
-    {{0xfe, 0xc0}, 10, 1, 11},                 /* site-local */
-    {{0xfc}, 7, 3, 13},                        /* unique local */
+      {{[15] = 1}, 128, 50, 0},                /* ::1 */
+      {{[10] = 0xff, [11] = 0xff}, 96, 35, 4}, /* v4-mapped */
+      {{0}, 96, 1, 3},                         /* v4-compatible */
+      {{0x20, 0x01, 0, 0}, 32, 5, 5},          /* Teredo */
+      {{0x20, 0x02}, 16, 30, 2},               /* 6to4 */
+      {{0x3f, 0xfe}, 16, 1, 12},               /* 6bone */
+      {{0xfe, 0xc0}, 10, 1, 11},               /* site-local */
+      {{0xfc}, 7, 3, 13},                      /* unique local */
   };
   for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
     int whole = table[i].bits / 8, rest = table[i].bits % 8;
@@ -118,8 +108,7 @@ static void policy(const struct in6_addr *a, int *precedence, int *label) {
 
 /* IPv4 addresses count as v4-mapped ones (RFC 6724 section 2.1). */
 static struct in6_addr as_in6(const Address *a) {
-  if (a->sa.sa_family == AF_INET6)
-    return a->in6.sin6_addr;
+  if (a->sa.sa_family == AF_INET6) return a->in6.sin6_addr;
   struct in6_addr r = {.s6_addr = {[10] = 0xff, [11] = 0xff}};
   memcpy(&r.s6_addr[12], &a->in4.sin_addr, 4);
   return r;
@@ -128,12 +117,9 @@ static struct in6_addr as_in6(const Address *a) {
 /* RFC 6724 sections 3.1 and 3.2; the values are those of RFC 4291. */
 static int scope(const struct in6_addr *a) {
   const uint8_t *b = a->s6_addr;
-  if (IN6_IS_ADDR_V4MAPPED(a))
-    return b[12] == 127 || (b[12] == 169 && b[13] == 254) ? 2 : 14;
-  if (IN6_IS_ADDR_MULTICAST(a))
-    return b[1] & 15;
-  if (IN6_IS_ADDR_LINKLOCAL(a) || IN6_IS_ADDR_LOOPBACK(a))
-    return 2;
+  if (IN6_IS_ADDR_V4MAPPED(a)) return b[12] == 127 || (b[12] == 169 && b[13] == 254) ? 2 : 14;
+  if (IN6_IS_ADDR_MULTICAST(a)) return b[1] & 15;
+  if (IN6_IS_ADDR_LINKLOCAL(a) || IN6_IS_ADDR_LOOPBACK(a)) return 2;
   return IN6_IS_ADDR_SITELOCAL(a) ? 5 : 14;
 }
 
@@ -157,8 +143,7 @@ static int rank(const Address *a, int fd) {
 void address_order(Address *list, int n) {
   int ranks[RESOLVER_MAX];
   bool mixed = false;
-  for (int i = 0; i < n; i++)
-    mixed |= list[i].sa.sa_family == AF_INET6;
+  for (int i = 0; i < n; i++) mixed |= list[i].sa.sa_family == AF_INET6;
   if (n < 2 || n > RESOLVER_MAX || !mixed)
     return; /* among IPv4 addresses the server's order (round robin) stays */
   int fd4 = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -173,8 +158,6 @@ void address_order(Address *list, int n) {
     ranks[at] = r;
     list[at] = a;
   }
-  if (fd6 >= 0)
-    close(fd6);
-  if (fd4 >= 0)
-    close(fd4);
+  if (fd6 >= 0) close(fd6);
+  if (fd4 >= 0) close(fd4);
 }

@@ -20,16 +20,16 @@ typedef struct CurlLoop {
   Hub *hub;
   const Libcurl *curl;
   CURLM *multi;
-  ev_timer timer;     /* libcurl's one timeout; never keeps the hub's loop alive */
-  CurlJob *jobs;      /* those added, newest first */
+  ev_timer timer; /* libcurl's one timeout; never keeps the hub's loop alive */
+  CurlJob *jobs;  /* those added, newest first */
   unsigned njobs;
 } CurlLoop;
 
 struct CurlJob {
-  CURL *easy;          /* the owner's */
-  CurlLoop *loop;      /* while added; else NULL */
+  CURL *easy;           /* the owner's */
+  CurlLoop *loop;       /* while added; else NULL */
   CurlJob *prev, *next; /* in loop->jobs, while added */
-  bool held;           /* holds the hub's loop open: added, and not paused */
+  bool held;            /* holds the hub's loop open: added, and not paused */
   /* The transfer has ended and the job was taken out. Called after libcurl
   ** has returned, so it may do what callbacks may not; but it must not wait. */
   void (*done)(CurlJob *job, CURLcode result);

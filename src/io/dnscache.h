@@ -14,26 +14,26 @@
 #define DNSCACHE_BUCKETS 512
 
 typedef struct Lookup {
-  struct Lookup *chain;          /* the next with its hash, while listed */
-  struct Lookup *older, *newer;  /* in the order of birth, listed or not */
+  struct Lookup *chain;         /* the next with its hash, while listed */
+  struct Lookup *older, *newer; /* in the order of birth, listed or not */
   WaitQueue waiters;
-  int refs;          /* tasks inside resolver_lookup that look at it; 1 for its queries */
-  bool listed;       /* new lookups find it */
-  bool done;         /* no query of it runs; `code` and `expires` are valid */
-  int family;        /* asked for; AF_UNSPEC: two queries for each name */
+  int refs;    /* tasks inside resolver_lookup that look at it; 1 for its queries */
+  bool listed; /* new lookups find it */
+  bool done;   /* no query of it runs; `code` and `expires` are valid */
+  int family;  /* asked for; AF_UNSPEC: two queries for each name */
   struct Resolver *owner;
   DnsChannel *channel; /* who asks; valid until done */
-  int step;          /* the candidate of the search list being asked */
-  int running;       /* queries of this step that are not answered */
-  bool stop;         /* no further candidate is worth asking for */
-  int worst;         /* the gravest failure of any step: GREEN_OK or GREEN_EAI_* */
-  int code;          /* GREEN_OK (then n > 0), GREEN_EAI_* or -ENOMEM */
-  int n;             /* addresses so far, in the order to try them */
-  Address *addrs;    /* grows with the answers; NULL: none */
-  unsigned ttl;      /* the least so far, in seconds */
-  Deadline first;    /* when the first address came; valid while n > 0 */
+  int step;            /* the candidate of the search list being asked */
+  int running;         /* queries of this step that are not answered */
+  bool stop;           /* no further candidate is worth asking for */
+  int worst;           /* the gravest failure of any step: GREEN_OK or GREEN_EAI_* */
+  int code;            /* GREEN_OK (then n > 0), GREEN_EAI_* or -ENOMEM */
+  int n;               /* addresses so far, in the order to try them */
+  Address *addrs;      /* grows with the answers; NULL: none */
+  unsigned ttl;        /* the least so far, in seconds */
+  Deadline first;      /* when the first address came; valid while n > 0 */
   Deadline expires;
-  char name[];       /* lower case */
+  char name[]; /* lower case */
 } Lookup;
 
 typedef struct DnsCache {

@@ -27,11 +27,11 @@ struct DnsChannel {
   DnsChannel **list; /* the owner's list of channels, this one among them */
   DnsChannel *next;
   Sock *socks;
-  ev_timer timer;    /* c-ares' next timeout; runs only while pending > 0 */
+  ev_timer timer; /* c-ares' next timeout; runs only while pending > 0 */
   unsigned asked;
-  int pending;       /* queries not yet answered */
-  int depth;         /* > 0: inside c-ares, which must not be destroyed then */
-  bool counted;      /* the loop counts its sockets' watchers; so while pending > 0 */
+  int pending;  /* queries not yet answered */
+  int depth;    /* > 0: inside c-ares, which must not be destroyed then */
+  bool counted; /* the loop counts its sockets' watchers; so while pending > 0 */
   bool retired;
 };
 
@@ -46,8 +46,7 @@ typedef struct Query {
 /* Whether the loop counts this watcher among what keeps it alive. One that
 ** the hub stopped (EV_ERROR) is counted back here, too: it cost one already. */
 static void count_sock(Sock *s, bool counted) {
-  if (s->uncounted == !counted || (!counted && !ev_is_active(&s->io.ev)))
-    return;
+  if (s->uncounted == !counted || (!counted && !ev_is_active(&s->io.ev))) return;
   s->uncounted = !counted;
   if (counted)
     ev_ref(s->ch->hub->loop);
@@ -56,11 +55,9 @@ static void count_sock(Sock *s, bool counted) {
 }
 
 static void count_sockets(DnsChannel *ch, bool counted) {
-  if (ch->counted == counted)
-    return;
+  if (ch->counted == counted) return;
   ch->counted = counted;
-  for (Sock *s = ch->socks; s; s = s->next)
-    count_sock(s, counted);
+  for (Sock *s = ch->socks; s; s = s->next) count_sock(s, counted);
 }
 
 static void stop_sock(Sock *s) {
@@ -83,8 +80,7 @@ static void enter(DnsChannel *ch) {
 
 static void leave(DnsChannel *ch) {
   ch->hub->nowait--;
-  if (--ch->depth > 0)
-    return;
+  if (--ch->depth > 0) return;
   if (ch->pending == 0 && ch->retired) {
     dnschannel_close(ch);
     return;
@@ -115,8 +111,7 @@ static void on_event(struct ev_loop *loop, ev_io *w, int revents) {
   ares_socket_t fd = w->fd;
   (void)loop;
   /* A descriptor that somebody closed: c-ares reads EBADF and gives it up. */
-  if (revents & EV_ERROR)
-    revents = EV_READ | EV_WRITE;
+  if (revents & EV_ERROR) revents = EV_READ | EV_WRITE;
   enter(ch);
   ares_process_fd(ch->ares, revents & EV_READ ? fd : ARES_SOCKET_BAD,
                   revents & EV_WRITE ? fd : ARES_SOCKET_BAD);
@@ -128,11 +123,9 @@ static void on_sock_state(void *arg, ares_socket_t fd, int readable, int writabl
   DnsChannel *ch = arg;
   Sock **at = &ch->socks;
   int events = (readable ? EV_READ : 0) | (writable ? EV_WRITE : 0);
-  while (*at && (*at)->io.ev.fd != fd)
-    at = &(*at)->next;
+  while (*at && (*at)->io.ev.fd != fd) at = &(*at)->next;
   Sock *s = *at;
-  if (s)
-    stop_sock(s);
+  if (s) stop_sock(s);
   if (events == 0) {
     if (s) {
       *at = s->next;
@@ -142,8 +135,7 @@ static void on_sock_state(void *arg, ares_socket_t fd, int readable, int writabl
   }
   if (!s) {
     s = calloc(1, sizeof *s);
-    if (!s)
-      return; /* nobody reads the answer: the query times out */
+    if (!s) return; /* nobody reads the answer: the query times out */
     ev_io_init(&s->io.ev, on_event, fd, events);
     s->ch = ch;
     s->next = ch->socks;
@@ -180,13 +172,10 @@ static int status_code(int status) {
 static void take_addresses(DnsAnswer *answer, const struct ares_addrinfo *info) {
   answer->ttl = UINT32_MAX;
   for (const struct ares_addrinfo_cname *c = info->cnames; c; c = c->next)
-    if (c->ttl >= 0 && (unsigned)c->ttl < answer->ttl)
-      answer->ttl = (unsigned)c->ttl;
+    if (c->ttl >= 0 && (unsigned)c->ttl < answer->ttl) answer->ttl = (unsigned)c->ttl;
   for (const struct ares_addrinfo_node *a = info->nodes; a; a = a->ai_next) {
-    if (a->ai_ttl >= 0 && (unsigned)a->ai_ttl < answer->ttl)
-      answer->ttl = (unsigned)a->ai_ttl;
-    if (answer->n == RESOLVER_MAX)
-      continue;
+    if (a->ai_ttl >= 0 && (unsigned)a->ai_ttl < answer->ttl) answer->ttl = (unsigned)a->ai_ttl;
+    if (answer->n == RESOLVER_MAX) continue;
     Address *to = &answer->addrs[answer->n];
     if (a->ai_family == AF_INET)
       address_from_raw(to, AF_INET, &((struct sockaddr_in *)a->ai_addr)->sin_addr);
@@ -207,12 +196,10 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
   answer.ttl = 0;
   answer.timeouts = timeouts;
   if (info) {
-    if (status == ARES_SUCCESS)
-      take_addresses(&answer, info);
+    if (status == ARES_SUCCESS) take_addresses(&answer, info);
     ares_freeaddrinfo(info);
   }
-  if (answer.code == GREEN_OK && answer.n == 0)
-    answer.code = GREEN_EAI_NONAME;
+  if (answer.code == GREEN_OK && answer.n == 0) answer.code = GREEN_EAI_NONAME;
   q.ch->pending--;
   q.fn(q.arg, &answer);
 }
@@ -275,24 +262,20 @@ static int init_ares(DnsChannel *ch) {
       .sock_state_cb = on_sock_state,
       .sock_state_cb_data = ch,
   };
-  int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_NDOTS |
-             ARES_OPT_SERVERS | ARES_OPT_DOMAINS | ARES_OPT_LOOKUPS | ARES_OPT_EDNSPSZ |
-             ARES_OPT_SOCK_STATE_CB | (ch->conf.rotate ? ARES_OPT_ROTATE : ARES_OPT_NOROTATE);
-  if (o.timeout < 10)
-    o.timeout = 10;
+  int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_NDOTS | ARES_OPT_SERVERS |
+             ARES_OPT_DOMAINS | ARES_OPT_LOOKUPS | ARES_OPT_EDNSPSZ | ARES_OPT_SOCK_STATE_CB |
+             (ch->conf.rotate ? ARES_OPT_ROTATE : ARES_OPT_NOROTATE);
+  if (o.timeout < 10) o.timeout = 10;
   int status = ares_init_options(&ch->ares, &o, mask);
-  if (status != ARES_SUCCESS)
-    return status;
+  if (status != ARES_SUCCESS) return status;
   status = set_servers(ch->ares, &ch->conf);
-  if (status != ARES_SUCCESS)
-    ares_destroy(ch->ares);
+  if (status != ARES_SUCCESS) ares_destroy(ch->ares);
   return status;
 }
 
 DnsChannel *dnschannel_open(Hub *hub, const ResolvConf *conf, DnsChannel **list) {
   DnsChannel *ch = calloc(1, sizeof *ch);
-  if (!ch)
-    return NULL;
+  if (!ch) return NULL;
   ch->hub = hub;
   ch->conf = *conf;
   ev_timer_init(&ch->timer, on_timer, 0, 0);
@@ -312,15 +295,13 @@ DnsChannel *dnschannel_open(Hub *hub, const ResolvConf *conf, DnsChannel **list)
 
 void dnschannel_retire(DnsChannel *ch) {
   ch->retired = true;
-  if (ch->pending == 0 && ch->depth == 0)
-    dnschannel_close(ch);
+  if (ch->pending == 0 && ch->depth == 0) dnschannel_close(ch);
 }
 
 void dnschannel_close(DnsChannel *ch) {
   assert(ch->depth == 0);
   DnsChannel **at = ch->list;
-  while (*at != ch)
-    at = &(*at)->next;
+  while (*at != ch) at = &(*at)->next;
   *at = ch->next;
   ch->hub->nowait++;
   ch->depth++; /* answers given now must not end it again */
@@ -333,8 +314,7 @@ void dnschannel_close(DnsChannel *ch) {
 
 bool dnschannel_sound(const DnsChannel *ch) {
   for (const Sock *s = ch->socks; s; s = s->next)
-    if (fcntl(s->io.ev.fd, F_GETFD) < 0)
-      return false;
+    if (fcntl(s->io.ev.fd, F_GETFD) < 0) return false;
   return true;
 }
 

@@ -20,8 +20,8 @@
 #include "resolver.h"
 
 #define BUFFER_FIRST 4096
-#define BUFFER_TRUST (1024 * 1024)        /* of an announced length, so much is allocated at once */
-#define RECEIVE_TOTAL (32 * 1024 * 1024)  /* shared by all transfers of the hub (D20) */
+#define BUFFER_TRUST (1024 * 1024)       /* of an announced length, so much is allocated at once */
+#define RECEIVE_TOTAL (32 * 1024 * 1024) /* shared by all transfers of the hub (D20) */
 #define RECEIVE_MIN (16 * 1024)
 #define RECEIVE_MAX (512 * 1024)
 #define ADDRESSES_MAX 32
@@ -174,27 +174,41 @@ static int out_of_memory(Fetch *f) {
 /* libcurl's code as ours, with the message where status_text is not enough. */
 static int translate(Fetch *f, CURLcode result) {
   switch (result) {
-    case CURLE_OK: return GREEN_OK;
+    case CURLE_OK:
+      return GREEN_OK;
     case CURLE_WRITE_ERROR:
-    case CURLE_ABORTED_BY_CALLBACK: return refusal(f);
-    case CURLE_OPERATION_TIMEDOUT: return GREEN_TIMEDOUT;
+    case CURLE_ABORTED_BY_CALLBACK:
+      return refusal(f);
+    case CURLE_OPERATION_TIMEDOUT:
+      return GREEN_TIMEDOUT;
     case CURLE_COULDNT_RESOLVE_HOST:
-    case CURLE_COULDNT_RESOLVE_PROXY: return GREEN_EAI_NONAME;
-    case CURLE_COULDNT_CONNECT: return system_error(f, -ECONNREFUSED);
+    case CURLE_COULDNT_RESOLVE_PROXY:
+      return GREEN_EAI_NONAME;
+    case CURLE_COULDNT_CONNECT:
+      return system_error(f, -ECONNREFUSED);
     case CURLE_SEND_ERROR:
-    case CURLE_RECV_ERROR: return system_error(f, -ECONNRESET);
-    case CURLE_GOT_NOTHING: return GREEN_EOF;
-    case CURLE_PARTIAL_FILE: return explain(f, GREEN_EOF, "body shorter than announced");
-    case CURLE_FILESIZE_EXCEEDED: return explain(f, -EFBIG, "too large");
-    case CURLE_OUT_OF_MEMORY: return out_of_memory(f);
+    case CURLE_RECV_ERROR:
+      return system_error(f, -ECONNRESET);
+    case CURLE_GOT_NOTHING:
+      return GREEN_EOF;
+    case CURLE_PARTIAL_FILE:
+      return explain(f, GREEN_EOF, "body shorter than announced");
+    case CURLE_FILESIZE_EXCEEDED:
+      return explain(f, -EFBIG, "too large");
+    case CURLE_OUT_OF_MEMORY:
+      return out_of_memory(f);
     case CURLE_PEER_FAILED_VERIFICATION:
       return explain_more(f, -EKEYREJECTED, "certificate verify failed", result);
     case CURLE_SSL_CACERT_BADFILE:
       return explain_more(f, -ENOENT, "cannot read the trusted certificates", result);
-    case CURLE_SSL_CONNECT_ERROR: return explain_more(f, -EPROTO, "TLS handshake failed", result);
-    case CURLE_PROXY: return explain_more(f, -EPROTO, "the proxy refused", result);
-    case CURLE_URL_MALFORMAT: return explain_more(f, -EINVAL, "malformed URL", result);
-    default: return explain_more(f, -EPROTO, "malformed response", result);
+    case CURLE_SSL_CONNECT_ERROR:
+      return explain_more(f, -EPROTO, "TLS handshake failed", result);
+    case CURLE_PROXY:
+      return explain_more(f, -EPROTO, "the proxy refused", result);
+    case CURLE_URL_MALFORMAT:
+      return explain_more(f, -EINVAL, "malformed URL", result);
+    default:
+      return explain_more(f, -EPROTO, "malformed response", result);
   }
 }
 
@@ -328,7 +342,9 @@ static void set_limits(Setter *s, const Fetch *f, const CurlLoop *loop, const Fe
     set_large(s, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)r->max_body);
   long share = RECEIVE_TOTAL / (long)(loop->njobs + 1);
   set_long(s, CURLOPT_BUFFERSIZE,
-           share < RECEIVE_MIN ? RECEIVE_MIN : share > RECEIVE_MAX ? RECEIVE_MAX : share);
+           share < RECEIVE_MIN   ? RECEIVE_MIN
+           : share > RECEIVE_MAX ? RECEIVE_MAX
+                                 : share);
 }
 
 /* What is never left to libcurl's defaults or to the environment. A paused

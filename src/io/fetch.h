@@ -27,19 +27,19 @@
 /* What fetch_start is to do. All pointers are needed during the call only,
 ** but for `body`, which must live until fetch_close. */
 typedef struct FetchRequest {
-  const char *url;      /* absolute; http or https */
-  const char *method;   /* a token, as it goes out */
-  const char *host;     /* who is connected to: the host of `proxy`, else of `url`, as written */
-  int port;             /* ditto */
-  const char *body;     /* NULL: none */
+  const char *url;    /* absolute; http or https */
+  const char *method; /* a token, as it goes out */
+  const char *host;   /* who is connected to: the host of `proxy`, else of `url`, as written */
+  int port;           /* ditto */
+  const char *body;   /* NULL: none */
   size_t body_len;
-  const char *proxy;    /* http, https or socks5h; NULL: none, whatever the environment says */
-  const char *cafile;   /* certificates to trust instead of the system's; NULL: the system's */
-  bool insecure;        /* accept any certificate */
-  bool stream;          /* read piece by piece: the body waits for its reader */
-  Deadline connect_by;  /* until then the connection must stand */
-  uint64_t max_body;    /* a longer body is an error; FETCH_UNLIMITED: none is */
-  double stall;         /* seconds without progress that end it (see wait_news); 0: no limit */
+  const char *proxy;   /* http, https or socks5h; NULL: none, whatever the environment says */
+  const char *cafile;  /* certificates to trust instead of the system's; NULL: the system's */
+  bool insecure;       /* accept any certificate */
+  bool stream;         /* read piece by piece: the body waits for its reader */
+  Deadline connect_by; /* until then the connection must stand */
+  uint64_t max_body;   /* a longer body is an error; FETCH_UNLIMITED: none is */
+  double stall;        /* seconds without progress that end it (see wait_news); 0: no limit */
 } FetchRequest;
 
 typedef struct FetchBuffer {
@@ -48,30 +48,30 @@ typedef struct FetchBuffer {
 } FetchBuffer;
 
 typedef struct Fetch {
-  CurlJob job;               /* first; job.easy is NULL until started */
+  CurlJob job; /* first; job.easy is NULL until started */
   Hub *hub;
-  const Libcurl *curl;       /* once started */
-  struct curl_slist *fields; /* the request's header lines */
+  const Libcurl *curl;          /* once started */
+  struct curl_slist *fields;    /* the request's header lines */
   struct curl_slist *addresses; /* what `host` resolved to, in CURLOPT_RESOLVE's form */
-  FetchBuffer head;          /* the final response's head, as it came */
-  FetchBuffer in;            /* body that has come and was not read */
-  FetchBuffer out;           /* the piece handed out last */
-  Task *waiter;              /* who waits for news; NULL: nobody */
-  uint64_t received;         /* bytes of the body so far */
+  FetchBuffer head;             /* the final response's head, as it came */
+  FetchBuffer in;               /* body that has come and was not read */
+  FetchBuffer out;              /* the piece handed out last */
+  Task *waiter;                 /* who waits for news; NULL: nobody */
+  uint64_t received;            /* bytes of the body so far */
   uint64_t max_body;
-  size_t pause_at;           /* bytes in `in` that pause the transfer; SIZE_MAX: never */
+  size_t pause_at;                /* bytes in `in` that pause the transfer; SIZE_MAX: never */
   size_t head_bytes, head_fields; /* for the limits, over all heads */
   double stall;
-  Deadline progress;         /* when the body last grew, or something was last asked for */
-  int code;                  /* once done: 0, or why it failed */
-  int refused;               /* a callback ended the transfer: why; else 0 */
-  bool resolving;            /* in fetch_start, before there is a handle */
-  bool numeric;              /* the host is an address, which libcurl may parse */
-  bool interim;              /* the head so far is a 1xx: another follows */
-  bool headed;               /* the final head is complete */
-  bool done;                 /* the transfer has ended */
+  Deadline progress; /* when the body last grew, or something was last asked for */
+  int code;          /* once done: 0, or why it failed */
+  int refused;       /* a callback ended the transfer: why; else 0 */
+  bool resolving;    /* in fetch_start, before there is a handle */
+  bool numeric;      /* the host is an address, which libcurl may parse */
+  bool interim;      /* the head so far is a 1xx: another follows */
+  bool headed;       /* the final head is complete */
+  bool done;         /* the transfer has ended */
   bool paused;
-  int explained;             /* the code that `message` tells more about; 0: none */
+  int explained; /* the code that `message` tells more about; 0: none */
   char message[CURL_ERROR_SIZE + 64];
   char error[CURL_ERROR_SIZE]; /* libcurl's words */
 } Fetch;

@@ -24,17 +24,34 @@ typedef struct Symbol {
   size_t offset;    /* of its field in Libcurl */
 } Symbol;
 
-#define SYMBOL(name) {#name, offsetof(Libcurl, name)}
+#define SYMBOL(name) \
+  { #name, offsetof(Libcurl, name) }
 
 static const Symbol symbols[] = {
-  SYMBOL(global_init),       SYMBOL(easy_strerror),       SYMBOL(version),
-  SYMBOL(easy_init),         SYMBOL(easy_setopt),         SYMBOL(easy_getinfo),
-  SYMBOL(easy_pause),        SYMBOL(easy_cleanup),        SYMBOL(multi_init),
-  SYMBOL(multi_setopt),      SYMBOL(multi_add_handle),    SYMBOL(multi_remove_handle),
-  SYMBOL(multi_assign),      SYMBOL(multi_socket_action), SYMBOL(multi_info_read),
-  SYMBOL(multi_cleanup),     SYMBOL(slist_append),        SYMBOL(slist_free_all),
-  SYMBOL(url),               SYMBOL(url_set),             SYMBOL(url_get),
-  SYMBOL(url_strerror),      SYMBOL(url_cleanup),         SYMBOL(free),
+    SYMBOL(global_init),
+    SYMBOL(easy_strerror),
+    SYMBOL(version),
+    SYMBOL(easy_init),
+    SYMBOL(easy_setopt),
+    SYMBOL(easy_getinfo),
+    SYMBOL(easy_pause),
+    SYMBOL(easy_cleanup),
+    SYMBOL(multi_init),
+    SYMBOL(multi_setopt),
+    SYMBOL(multi_add_handle),
+    SYMBOL(multi_remove_handle),
+    SYMBOL(multi_assign),
+    SYMBOL(multi_socket_action),
+    SYMBOL(multi_info_read),
+    SYMBOL(multi_cleanup),
+    SYMBOL(slist_append),
+    SYMBOL(slist_free_all),
+    SYMBOL(url),
+    SYMBOL(url_set),
+    SYMBOL(url_get),
+    SYMBOL(url_strerror),
+    SYMBOL(url_cleanup),
+    SYMBOL(free),
 };
 
 /* The flavours have one interface; Debian's default is the one with OpenSSL. */
@@ -68,8 +85,7 @@ static bool find_symbols(void *library) {
 
 static void ignore_sigpipe(void) {
   struct sigaction present;
-  if (sigaction(SIGPIPE, NULL, &present) == 0 && present.sa_handler == SIG_DFL)
-    signal(SIGPIPE, SIG_IGN);
+  if (sigaction(SIGPIPE, NULL, &present) == 0 && present.sa_handler == SIG_DFL) signal(SIGPIPE, SIG_IGN);
 }
 
 static void load(void) {

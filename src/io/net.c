@@ -145,8 +145,15 @@ int net_bind(Stream *s, const Address *list, int n, bool reuse) {
 ** accept(2), 'Error handling', says to treat them like EAGAIN. */
 static bool is_stillborn(int error) {
   switch (error) {
-    case EINTR: case ECONNABORTED: case EPROTO: case ENETDOWN: case ENOPROTOOPT: case EHOSTDOWN:
-    case ENONET: case EHOSTUNREACH: case ENETUNREACH:
+    case EINTR:
+    case ECONNABORTED:
+    case EPROTO:
+    case ENETDOWN:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case ENONET:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
       return true;
     default:
       return false;

@@ -14,21 +14,16 @@
 #define DNS_PORT 53
 
 static void add_server(ResolvConf *conf, const Address *a) {
-  if (conf->nservers < RESOLVCONF_SERVERS)
-    conf->servers[conf->nservers++] = *a;
+  if (conf->nservers < RESOLVCONF_SERVERS) conf->servers[conf->nservers++] = *a;
 }
 
 static void add_search(ResolvConf *conf, const char *domain) {
-  while (*domain == '.')
-    domain++;
+  while (*domain == '.') domain++;
   size_t len = strlen(domain);
-  while (len > 0 && domain[len - 1] == '.')
-    len--;
-  if (len == 0 || len >= RESOLVCONF_NAME || conf->nsearch == RESOLVCONF_SEARCH)
-    return;
+  while (len > 0 && domain[len - 1] == '.') len--;
+  if (len == 0 || len >= RESOLVCONF_NAME || conf->nsearch == RESOLVCONF_SEARCH) return;
   char *to = conf->search[conf->nsearch++];
-  for (size_t i = 0; i < len; i++)
-    to[i] = (char)tolower((unsigned char)domain[i]);
+  for (size_t i = 0; i < len; i++) to[i] = (char)tolower((unsigned char)domain[i]);
   to[len] = '\0';
 }
 
@@ -36,19 +31,16 @@ static void add_search(ResolvConf *conf, const char *domain) {
 static void set_search(ResolvConf *conf, char *words) {
   char *save;
   conf->nsearch = 0;
-  for (char *w = strtok_r(words, BLANKS, &save); w; w = strtok_r(NULL, BLANKS, &save))
-    add_search(conf, w);
+  for (char *w = strtok_r(words, BLANKS, &save); w; w = strtok_r(NULL, BLANKS, &save)) add_search(conf, w);
 }
 
 /* The number after `key` in "key:number", within [low, high]; or `*to` stays. */
 static void number_option(const char *word, const char *key, int low, int high, int *to) {
   size_t len = strlen(key);
   char *end;
-  if (strncmp(word, key, len) != 0 || !isdigit((unsigned char)word[len]))
-    return;
+  if (strncmp(word, key, len) != 0 || !isdigit((unsigned char)word[len])) return;
   long n = strtol(word + len, &end, 10);
-  if (*end == '\0')
-    *to = n < low ? low : n > high ? high : (int)n;
+  if (*end == '\0') *to = n < low ? low : n > high ? high : (int)n;
 }
 
 /* The limits are resolv.conf(5)'s. */
@@ -57,12 +49,10 @@ static void set_options(ResolvConf *conf, char *words) {
   for (char *w = strtok_r(words, BLANKS, &save); w; w = strtok_r(NULL, BLANKS, &save)) {
     int seconds = 0;
     number_option(w, "timeout:", 1, 30, &seconds);
-    if (seconds > 0)
-      conf->timeout = seconds;
+    if (seconds > 0) conf->timeout = seconds;
     number_option(w, "attempts:", 1, 5, &conf->tries);
     number_option(w, "ndots:", 0, 15, &conf->ndots);
-    if (strcmp(w, "rotate") == 0)
-      conf->rotate = true;
+    if (strcmp(w, "rotate") == 0) conf->rotate = true;
   }
 }
 
@@ -70,17 +60,14 @@ static void parse_line(ResolvConf *conf, char *line) {
   char *save;
   line[strcspn(line, "#;")] = '\0';
   char *key = strtok_r(line, BLANKS, &save);
-  if (!key)
-    return;
+  if (!key) return;
   char *rest = strtok_r(NULL, "\n", &save);
-  if (!rest)
-    return;
+  if (!rest) return;
   if (strcmp(key, "nameserver") == 0) {
     char *number = strtok_r(rest, BLANKS, &save);
     Address a;
     /* c-ares 1.18 cannot hold a scope, so a link-local server is of no use to us. */
-    if (number && address_parse(number, &a) &&
-        !(a.sa.sa_family == AF_INET6 && a.in6.sin6_scope_id != 0)) {
+    if (number && address_parse(number, &a) && !(a.sa.sa_family == AF_INET6 && a.in6.sin6_scope_id != 0)) {
       address_set_port(&a, DNS_PORT);
       add_server(conf, &a);
     }
@@ -92,12 +79,10 @@ static void parse_line(ResolvConf *conf, char *line) {
 }
 
 /* Applies an environment variable, of which the parsers need a copy. */
-static void from_environment(ResolvConf *conf, const char *var,
-                             void (*apply)(ResolvConf *, char *)) {
+static void from_environment(ResolvConf *conf, const char *var, void (*apply)(ResolvConf *, char *)) {
   const char *value = secure_getenv(var);
   char *copy = value ? strdup(value) : NULL;
-  if (copy)
-    apply(conf, copy);
+  if (copy) apply(conf, copy);
   free(copy);
 }
 
@@ -110,15 +95,13 @@ void resolvconf_read(ResolvConf *conf, const char *path) {
   if (f) {
     char *line = NULL;
     size_t size = 0;
-    while (getline(&line, &size, f) > 0)
-      parse_line(conf, line);
+    while (getline(&line, &size, f) > 0) parse_line(conf, line);
     free(line);
     fclose(f);
   }
   from_environment(conf, "LOCALDOMAIN", set_search);
   from_environment(conf, "RES_OPTIONS", set_options);
-  if (conf->nservers == 0)
-    resolvconf_set_servers(conf, "127.0.0.1");
+  if (conf->nservers == 0) resolvconf_set_servers(conf, "127.0.0.1");
 }
 
 /* Parses "[v6]:port", "v6", "v4:port" or "v4"; writes into `word`. */
@@ -126,8 +109,7 @@ static bool parse_server(char *word, Address *out) {
   char *number = word, *port = NULL;
   if (*word == '[') {
     char *close = strchr(word, ']');
-    if (!close || (close[1] != '\0' && close[1] != ':'))
-      return false;
+    if (!close || (close[1] != '\0' && close[1] != ':')) return false;
     port = close[1] == ':' ? close + 2 : NULL;
     *close = '\0';
     number = word + 1;
@@ -138,14 +120,11 @@ static bool parse_server(char *word, Address *out) {
   unsigned long p = DNS_PORT;
   if (port) {
     char *end;
-    if (!isdigit((unsigned char)*port))
-      return false;
+    if (!isdigit((unsigned char)*port)) return false;
     p = strtoul(port, &end, 10);
-    if (*end != '\0' || p == 0 || p > 65535)
-      return false;
+    if (*end != '\0' || p == 0 || p > 65535) return false;
   }
-  if (!address_parse(number, out) || (out->sa.sa_family == AF_INET6 && out->in6.sin6_scope_id))
-    return false;
+  if (!address_parse(number, out) || (out->sa.sa_family == AF_INET6 && out->in6.sin6_scope_id)) return false;
   address_set_port(out, (unsigned)p);
   return true;
 }
@@ -154,8 +133,7 @@ int resolvconf_set_servers(ResolvConf *conf, const char *list) {
   Address found[RESOLVCONF_SERVERS];
   char *save, *copy = strdup(list);
   int n = 0;
-  if (!copy)
-    return -ENOMEM;
+  if (!copy) return -ENOMEM;
   for (char *w = strtok_r(copy, ", ", &save); w; w = strtok_r(NULL, ", ", &save)) {
     if (n == RESOLVCONF_SERVERS || !parse_server(w, &found[n])) {
       n = 0;
@@ -164,8 +142,7 @@ int resolvconf_set_servers(ResolvConf *conf, const char *list) {
     n++;
   }
   free(copy);
-  if (n == 0)
-    return -EINVAL;
+  if (n == 0) return -EINVAL;
   memcpy(conf->servers, found, (size_t)n * sizeof found[0]);
   conf->nservers = n;
   return 0;
@@ -176,13 +153,11 @@ bool resolvconf_candidate(const ResolvConf *conf, const char *name, int step,
   int dots = 0;
   size_t len = strlen(name);
   bool absolute = len > 0 && name[len - 1] == '.';
-  for (const char *p = name; *p; p++)
-    dots += *p == '.';
+  for (const char *p = name; *p; p++) dots += *p == '.';
   int nsearch = absolute ? 0 : conf->nsearch;
   bool bare_first = absolute || dots >= conf->ndots;
   int domain = bare_first ? step - 1 : step; /* -1 or nsearch: the bare name */
-  if (step > nsearch)
-    return false;
+  if (step > nsearch) return false;
   if (domain < 0 || domain == nsearch)
     memcpy(out, name, len + 1);
   else

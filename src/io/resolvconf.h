@@ -8,19 +8,19 @@
 #include "resolver.h"
 
 #define RESOLVCONF_SERVERS 8
-#define RESOLVCONF_SEARCH 16 /* domains; longer lists are cut */
-#define RESOLVCONF_NAME 256  /* bytes of a domain name and its NUL */
+#define RESOLVCONF_SEARCH 16                       /* domains; longer lists are cut */
+#define RESOLVCONF_NAME 256                        /* bytes of a domain name and its NUL */
 #define RESOLVCONF_CANDIDATE (2 * RESOLVCONF_NAME) /* of two joined by a dot */
 
 typedef struct ResolvConf {
-  Address servers[RESOLVCONF_SERVERS]; /* with ports */
-  int nservers;                        /* > 0 once read */
+  Address servers[RESOLVCONF_SERVERS];             /* with ports */
+  int nservers;                                    /* > 0 once read */
   char search[RESOLVCONF_SEARCH][RESOLVCONF_NAME]; /* lower case, without dots at the ends */
   int nsearch;
-  double timeout;                      /* seconds before the first retry */
-  int tries;                           /* per server */
-  int ndots;                           /* names with fewer dots try the search list first */
-  bool rotate;                         /* begin with another server each time */
+  double timeout; /* seconds before the first retry */
+  int tries;      /* per server */
+  int ndots;      /* names with fewer dots try the search list first */
+  bool rotate;    /* begin with another server each time */
 } ResolvConf;
 
 /* Reads `path` and then the environment's LOCALDOMAIN and RES_OPTIONS. A file
@@ -36,7 +36,6 @@ int resolvconf_set_servers(ResolvConf *conf, const char *list);
 ** than RESOLVCONF_NAME, to `out`: the name itself and its combinations with the
 ** search list, in the order of resolv.conf(5)'s ndots rule. Returns false when
 ** there are no more. */
-bool resolvconf_candidate(const ResolvConf *conf, const char *name, int step,
-                          char out[RESOLVCONF_CANDIDATE]);
+bool resolvconf_candidate(const ResolvConf *conf, const char *name, int step, char out[RESOLVCONF_CANDIDATE]);
 
 #endif

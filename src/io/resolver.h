@@ -32,8 +32,7 @@ typedef struct Address {
 ** `max` addresses (port 0) to `out`, in the order to try them. Waits unless
 ** the answer is known. Returns their number (> 0), GREEN_EAI_*, -ENOMEM, or a
 ** code as hub_park. */
-int resolver_lookup(Hub *hub, const char *host, int family, Address *out, int max,
-                    Deadline deadline);
+int resolver_lookup(Hub *hub, const char *host, int family, Address *out, int max, Deadline deadline);
 
 /* A numeric address only, never waits: 1, or GREEN_EAI_NONAME. */
 int resolver_numeric(const char *host, int family, Address *out);

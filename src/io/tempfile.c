@@ -53,8 +53,7 @@ static void forget(TempFile *t) {
 /* So that a write beyond `ulimit -f` answers EFBIG and does not end the process. */
 static void ignore_sigxfsz(void) {
   struct sigaction present;
-  if (sigaction(SIGXFSZ, NULL, &present) == 0 && present.sa_handler == SIG_DFL)
-    signal(SIGXFSZ, SIG_IGN);
+  if (sigaction(SIGXFSZ, NULL, &present) == 0 && present.sa_handler == SIG_DFL) signal(SIGXFSZ, SIG_IGN);
 }
 
 int tempfile_open(TempFile *t, const char *path) {

@@ -23,9 +23,7 @@ static void check_finalizer(lua_State *L, const char *fname) {
 
 /* A finalizer is called so that it cannot yield (lgc.c, GCTM), which is cheaper
 ** to ask than the collector; only a coroutine of its own could. */
-static bool may_be_finalizer(lua_State *L, LGreenlet *lg) {
-  return L != lg->T || !lua_isyieldable(L);
-}
+static bool may_be_finalizer(lua_State *L, LGreenlet *lg) { return L != lg->T || !lua_isyieldable(L); }
 
 Hub *lcheck_waitable(lua_State *L, const char *fname) {
   Hub *hub = lcheck_hub(L);
@@ -42,8 +40,9 @@ double lcheck_seconds(lua_State *L, int arg) {
   double seconds = luaL_checknumber(L, arg);
   if (isnan(seconds)) luaL_argerror(L, arg, "expected a number of seconds, got NaN");
   if (seconds < 0)
-    luaL_argerror(L, arg, lua_pushfstring(L, "expected a number of seconds that is not negative, got %f",
-                                          (LUAI_UACNUMBER)seconds));
+    luaL_argerror(L, arg,
+                  lua_pushfstring(L, "expected a number of seconds that is not negative, got %f",
+                                  (LUAI_UACNUMBER)seconds));
   return seconds;
 }
 
@@ -55,12 +54,15 @@ Deadline lcheck_timeout(lua_State *L, Hub *hub, int arg) {
 lua_Integer lcheck_range(lua_State *L, int arg, lua_Integer low, lua_Integer high) {
   lua_Integer n = luaL_checkinteger(L, arg);
   if (n < low || n > high)
-    luaL_argerror(L, arg, lua_pushfstring(L, "expected an integer from %I to %I, got %I",
-                                          (LUAI_UACINT)low, (LUAI_UACINT)high, (LUAI_UACINT)n));
+    luaL_argerror(L, arg,
+                  lua_pushfstring(L, "expected an integer from %I to %I, got %I", (LUAI_UACINT)low,
+                                  (LUAI_UACINT)high, (LUAI_UACINT)n));
   return n;
 }
 
-int lcheck_type_error(lua_State *L, int arg, const char *expected) { return luaL_typeerror(L, arg, expected); }
+int lcheck_type_error(lua_State *L, int arg, const char *expected) {
+  return luaL_typeerror(L, arg, expected);
+}
 
 /* The objects and explanations of the codes that are never mere results. */
 void lcheck_raise(lua_State *L, int code, const char *fname) {

@@ -28,8 +28,7 @@ static void format(const Address *a, char text[TEXT_MAX]) {
   unsigned scope = a->in6.sin6_scope_id;
   inet_ntop(AF_INET6, in6, text, TEXT_MAX);
   size_t len = strlen(text);
-  if (scope == 0)
-    return;
+  if (scope == 0) return;
   bool link = IN6_IS_ADDR_LINKLOCAL(in6) || IN6_IS_ADDR_MC_LINKLOCAL(in6);
   if (link && if_indextoname(scope, interface))
     snprintf(text + len, TEXT_MAX - len, "%%%s", interface);
@@ -58,8 +57,7 @@ static void push_server(lua_State *L, const Address *a) {
 static int lookup(lua_State *L, Hub *hub, int family, Address out[RESOLVER_MAX]) {
   size_t len;
   const char *host = luaL_checklstring(L, 1, &len);
-  if (strlen(host) != len)
-    return GREEN_EAI_NONAME; /* C would look up what stands before the zero (T33) */
+  if (strlen(host) != len) return GREEN_EAI_NONAME; /* C would look up what stands before the zero (T33) */
   return resolver_lookup(hub, host, family, out, RESOLVER_MAX, DEADLINE_NEVER);
 }
 
@@ -87,8 +85,7 @@ static int getaddrinfo_(lua_State *L) {
   luaL_checkstring(L, 1); /* the first wrong argument is the one reported */
   int family = families[luaL_checkoption(L, 2, "unspec", names)];
   int n = lookup(L, hub, family, found);
-  if (n < 0)
-    return lcheck_fail(L, n, "getaddrinfo");
+  if (n < 0) return lcheck_fail(L, n, "getaddrinfo");
   lua_createtable(L, n, 0);
   for (int i = 0; i < n; i++) {
     lua_createtable(L, 0, 2);
@@ -123,8 +120,7 @@ static int toip(lua_State *L) {
     lua_pushstring(L, status_name(n));
     return 3;
   }
-  if (n < 0)
-    return lcheck_fail(L, n, "toip");
+  if (n < 0) return lcheck_fail(L, n, "toip");
   push_number(L, &found[0]);
   lua_createtable(L, 0, 3);
   lua_pushvalue(L, 1);
@@ -156,15 +152,13 @@ static int servers(lua_State *L) {
   Address list[RESOLVER_MAX];
   Hub *hub = lcheck_hub(L);
   int code = GREEN_OK;
-  if (lua_gettop(L) > 0)
-    code = resolver_set_servers(hub, luaL_optstring(L, 1, NULL));
+  if (lua_gettop(L) > 0) code = resolver_set_servers(hub, luaL_optstring(L, 1, NULL));
   if (code == -EINVAL) {
     lua_pushnil(L);
     return 1;
   }
   int n = code < 0 ? code : resolver_servers(hub, list, RESOLVER_MAX);
-  if (n < 0)
-    return luaL_error(L, "not enough memory");
+  if (n < 0) return luaL_error(L, "not enough memory");
   lua_createtable(L, n, 0);
   for (int i = 0; i < n; i++) {
     push_server(L, &list[i]);
@@ -197,17 +191,14 @@ static int config(lua_State *L) {
     lua_pushnil(L);
     return 1;
   }
-  if (code < 0 || resolver_patience(hub, &timeout, &now) < 0)
-    return luaL_error(L, "not enough memory");
+  if (code < 0 || resolver_patience(hub, &timeout, &now) < 0) return luaL_error(L, "not enough memory");
   lua_pushnumber(L, timeout);
   lua_pushinteger(L, now);
   return 2;
 }
 
 static const luaL_Reg functions[] = {
-  {"getaddrinfo", getaddrinfo_}, {"toip", toip}, {"servers", servers}, {"config", config},
-  {NULL, NULL}
-};
+    {"getaddrinfo", getaddrinfo_}, {"toip", toip}, {"servers", servers}, {"config", config}, {NULL, NULL}};
 
 int ldns_open(lua_State *L) {
   luaL_newlib(L, functions);

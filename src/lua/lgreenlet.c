@@ -226,7 +226,8 @@ LGreenlet *lgreenlet_new(lua_State *L, LKind kind, int metatable) {
   lg->spawn_line = -1;
   lg->order = 0;
   lg->kind = (uint8_t)kind;
-  lg->killed = lg->in_flight = lg->failed = lg->noted = lg->observed = lg->handed = lg->exited = lg->linked = false;
+  lg->killed = lg->in_flight = lg->failed = lg->noted = lg->observed = lg->handed = lg->exited = lg->linked =
+      false;
   lg->task.done = false;
   lg->task.g.state = GREENLET_NEW;
   lua_pushvalue(L, metatable);
@@ -404,7 +405,7 @@ static void set_parent(lua_State *L, LGreenlet *lg) {
       luaL_error(L, "the main greenlet has no parent");
   }
   lgreenlet_start(L, 3, universe(), parent); /* a child's end may start it */
-  lgreenlet_extra(L, 1); /* the record of a parent must outlive its children's */
+  lgreenlet_extra(L, 1);                     /* the record of a parent must outlive its children's */
   lua_pushvalue(L, 3);
   lua_setfield(L, -2, "parent");
 }
@@ -542,6 +543,19 @@ static void make_metatables(lua_State *L, LUniverse *u) {
   lua_setfield(L, -2, "__gc");
   lua_pushvalue(L, -2);
   lua_setfield(L, -2, "started"); /* what it becomes */
+}
+
+/* Adds functions to the module, over the metatables that lie above it, and
+** methods to the table of methods. */
+void lgreenlet_register(lua_State *L, int module, const luaL_Reg *list, int methods_table,
+                        const luaL_Reg *methods) {
+  lua_pushvalue(L, module);
+  lua_pushvalue(L, module + UPVALUE_METATABLE);
+  lua_pushvalue(L, module + UPVALUE_NEW_METATABLE);
+  luaL_setfuncs(L, list, 2);
+  lua_pushvalue(L, methods_table);
+  luaL_setfuncs(L, methods, 0);
+  lua_pop(L, 2);
 }
 
 int lgreenlet_open(lua_State *L) {

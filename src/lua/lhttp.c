@@ -36,8 +36,7 @@ typedef struct Parts {
 } Parts;
 
 static CURLUcode split(const Libcurl *curl, Parts *p, const char *base, const char *text) {
-  static const CURLUPart parts[PARTS] = {CURLUPART_URL, CURLUPART_SCHEME, CURLUPART_HOST,
-                                         CURLUPART_PORT};
+  static const CURLUPart parts[PARTS] = {CURLUPART_URL, CURLUPART_SCHEME, CURLUPART_HOST, CURLUPART_PORT};
   CURLUcode code = CURLUE_OK;
   if (base) code = curl->url_set(p->url, CURLUPART_URL, base, CURLU_NON_SUPPORT_SCHEME);
   /* a server's reference may hold what must be escaped; a caller's URL may not */
@@ -168,9 +167,7 @@ static bool flag_field(lua_State *L, const char *name) {
 }
 
 /* 2^53 bytes and infinity are no limit. */
-static uint64_t byte_limit(lua_Number n) {
-  return n < 9e15 ? (uint64_t)(n > 0 ? n : 0) : FETCH_UNLIMITED;
-}
+static uint64_t byte_limit(lua_Number n) { return n < 9e15 ? (uint64_t)(n > 0 ? n : 0) : FETCH_UNLIMITED; }
 
 /* The table at index 2 as a FetchRequest. */
 static void read_request(lua_State *L, Hub *hub, FetchRequest *r) {
@@ -506,24 +503,20 @@ static int version(lua_State *L) {
 }
 
 static const luaL_Reg transfer_methods[] = {
-  {"start", start_transfer}, {"head", read_head}, {"read", read_piece}, {"body", read_body},
-  {"skip", skip_body}, {"save", save_body}, {"close", close_transfer}, {NULL, NULL}
-};
+    {"start", start_transfer}, {"head", read_head}, {"read", read_piece},      {"body", read_body},
+    {"skip", skip_body},       {"save", save_body}, {"close", close_transfer}, {NULL, NULL}};
 
 static const luaL_Reg transfer_metamethods[] = {
-  {"__close", close_transfer}, {"__gc", close_transfer}, {NULL, NULL}
-};
+    {"__close", close_transfer}, {"__gc", close_transfer}, {NULL, NULL}};
 
 static const luaL_Reg tempfile_methods[] = {{"close", close_tempfile}, {NULL, NULL}};
 
 static const luaL_Reg tempfile_metamethods[] = {
-  {"__close", close_tempfile}, {"__gc", close_tempfile}, {NULL, NULL}
-};
+    {"__close", close_tempfile}, {"__gc", close_tempfile}, {NULL, NULL}};
 
-static const luaL_Reg functions[] = {
-  {"url", split_url}, {"transfer", new_transfer}, {"tempfile", new_tempfile},
-  {"close_idle", close_idle}, {"version", version}, {NULL, NULL}
-};
+static const luaL_Reg functions[] = {{"url", split_url},         {"transfer", new_transfer},
+                                     {"tempfile", new_tempfile}, {"close_idle", close_idle},
+                                     {"version", version},       {NULL, NULL}};
 
 static void new_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *own) {
   luaL_newmetatable(L, name);

@@ -9,7 +9,7 @@
 #include "lwatcher.h"
 
 #define DEFERRED "green.callback" /* the metatable's name in the registry */
-#define SLICE_MIN 1e-5 /* seconds; in less, a greenlet might not get its turn at all */
+#define SLICE_MIN 1e-5            /* seconds; in less, a greenlet might not get its turn at all */
 
 /* A call in the loop's next turn; anchored while it is pending. */
 typedef struct Deferred {
@@ -137,9 +137,9 @@ static int watchers(lua_State *L) {
 static const luaL_Reg callback_methods[] = {{"stop", stop_callback}, {NULL, NULL}};
 
 static const luaL_Reg functions[] = {
-  {"wait", wait_idle}, {"now", get_now}, {"update", update_now}, {"slice", slice},
-  {"watchers", watchers}, {"run_callback", run_callback}, {NULL, NULL}
-};
+    {"wait", wait_idle}, {"now", get_now},       {"update", update_now},
+    {"slice", slice},    {"watchers", watchers}, {"run_callback", run_callback},
+    {NULL, NULL}};
 
 int lhub_open(lua_State *L) {
   luaL_newmetatable(L, DEFERRED);

@@ -51,25 +51,25 @@ struct LGreenlet {
   HubCall links_call;     /* runs its links after its end */
   LGreenlet *next_failed; /* in the universe's list of failures not yet looked at */
   Deadline failed_at;
-  LHook *hooks;           /* what the return hook displaced, while in flight */
+  LHook *hooks; /* what the return hook displaced, while in flight */
   int nhooks;
-  lua_State *catcher;     /* in flight: the state of the innermost catcher; NULL: there was none */
-  int catcher_depth;      /* in flight: its depth, counted from that state's base */
-  Deadline shield_until;  /* in flight: until when cleanup may wait; 0: it has not waited yet */
-  int slot;               /* its thread's place in the anchors; -1: none */
-  int nresults;           /* results kept in UV_VALUE */
-  int spawn_line;         /* line of the spawn, in the function in UV_VALUE; -1: unknown */
-  uint32_t order;         /* which of all spawned ones it was to end */
-  int status;             /* Lua's, of its body at its end */
-  uint8_t kind;           /* LKind */
-  bool killed : 1;        /* a kill is pending, or ended it */
-  bool in_flight : 1;     /* a kill or timeout has been raised and not yet arrived */
-  bool failed : 1;        /* ended with an error */
-  bool noted : 1;         /* the traceback of its failure is kept, and it is anchored for the report */
-  bool observed : 1;      /* somebody has looked at its failure */
-  bool handed : 1;        /* a script got hold of T: not to be used again (D3) */
-  bool exited : 1;        /* ended by the exit object */
-  bool linked : 1;        /* has links that have not run; then it is in `objects` under its own address */
+  lua_State *catcher;    /* in flight: the state of the innermost catcher; NULL: there was none */
+  int catcher_depth;     /* in flight: its depth, counted from that state's base */
+  Deadline shield_until; /* in flight: until when cleanup may wait; 0: it has not waited yet */
+  int slot;              /* its thread's place in the anchors; -1: none */
+  int nresults;          /* results kept in UV_VALUE */
+  int spawn_line;        /* line of the spawn, in the function in UV_VALUE; -1: unknown */
+  uint32_t order;        /* which of all spawned ones it was to end */
+  int status;            /* Lua's, of its body at its end */
+  uint8_t kind;          /* LKind */
+  bool killed : 1;       /* a kill is pending, or ended it */
+  bool in_flight : 1;    /* a kill or timeout has been raised and not yet arrived */
+  bool failed : 1;       /* ended with an error */
+  bool noted : 1;        /* the traceback of its failure is kept, and it is anchored for the report */
+  bool observed : 1;     /* somebody has looked at its failure */
+  bool handed : 1;       /* a script got hold of T: not to be used again (D3) */
+  bool exited : 1;       /* ended by the exit object */
+  bool linked : 1;       /* has links that have not run; then it is in `objects` under its own address */
 };
 
 struct LTimeout {
@@ -92,25 +92,25 @@ typedef struct LThread {
 struct LUniverse {
   Hub hub; /* first */
   LGreenlet *main, *self;
-  lua_State *H;      /* the hub's: loop callbacks */
-  lua_State *S;      /* for what must be protected after a greenlet's last instruction */
-  lua_State *A;      /* never runs anything: the anchors lie at its index 1 for good */
-  int objects;       /* registry reference: light userdata -> object, for lgreenlet_anchor */
+  lua_State *H; /* the hub's: loop callbacks */
+  lua_State *S; /* for what must be protected after a greenlet's last instruction */
+  lua_State *A; /* never runs anything: the anchors lie at its index 1 for good */
+  int objects;  /* registry reference: light userdata -> object, for lgreenlet_anchor */
   const void *metatable, *new_metatable; /* the greenlets'; of those that are not started yet */
-  int exit;          /* registry reference: the exit object */
+  int exit;                              /* registry reference: the exit object */
   void *exit_pointer;
   LThread *threads;
   int nthreads, idle, empty; /* heads of the two lists in `threads`; -1: none */
-  lua_State *from;   /* a raw switch under way: the state with the values on its top */
-  int nvalues;       /* and how many */
-  bool tracing;      /* a tracer runs: it may not switch */
-  LGreenlet *ended;  /* a raw greenlet that has died; its values may not be fetched yet */
+  lua_State *from;           /* a raw switch under way: the state with the values on its top */
+  int nvalues;               /* and how many */
+  bool tracing;              /* a tracer runs: it may not switch */
+  LGreenlet *ended;          /* a raw greenlet that has died; its values may not be fetched yet */
   LGreenlet *failures, **failures_end;
   ev_timer failures_timer;
-  uint32_t nended;   /* spawned greenlets that have ended */
-  int nreported;     /* unobserved failures so far */
-  double shield;     /* seconds that a cleanup may wait */
-  bool notes_spawner; /* greenlets remember where they were spawned */
+  uint32_t nended;                 /* spawned greenlets that have ended */
+  int nreported;                   /* unobserved failures so far */
+  double shield;                   /* seconds that a cleanup may wait */
+  bool notes_spawner;              /* greenlets remember where they were spawned */
   lua_CFunction catchers[5], wrap; /* see lcancel.c */
 };
 
@@ -120,9 +120,11 @@ static inline LGreenlet *running(LUniverse *u) { return (LGreenlet *)hub_running
 /* lgreenlet.c */
 LGreenlet *lgreenlet_check(lua_State *L, int arg);
 LGreenlet *lgreenlet_test(lua_State *L, int arg);
-enum { UPVALUE_METATABLE = 1, UPVALUE_NEW_METATABLE }; /* of the functions that make greenlets */
+void lgreenlet_register(lua_State *L, int module, const luaL_Reg *functions, int methods_table,
+                        const luaL_Reg *methods);
+enum { UPVALUE_METATABLE = 1, UPVALUE_NEW_METATABLE };             /* of the functions that make greenlets */
 LGreenlet *lgreenlet_new(lua_State *L, LKind kind, int metatable); /* pushes it; not yet a task */
-void lgreenlet_bury(LUniverse *u);  /* finishes what u->ended left */
+void lgreenlet_bury(LUniverse *u);                                 /* finishes what u->ended left */
 lua_State *lgreenlet_reserve(lua_State *L, LUniverse *u); /* the thread that lgreenlet_adopt will take */
 void lgreenlet_adopt(LUniverse *u, LGreenlet *lg);
 void lgreenlet_anchor_self(lua_State *L, LUniverse *u, LGreenlet *lg); /* pops it from L's top */
@@ -130,7 +132,8 @@ void lgreenlet_start(lua_State *L, int index, LUniverse *u, LGreenlet *lg);
 void lgreenlet_release(LUniverse *u, LGreenlet *lg, bool reuse);
 int lgreenlet_run(LGreenlet *lg, int *nresults);
 bool lgreenlet_is_exit(LUniverse *u, lua_State *L, int index);
-void lgreenlet_extra(lua_State *L, int index); /* pushes the table in UV_EXTRA of the greenlet at index, made if need be */
+void lgreenlet_extra(lua_State *L,
+                     int index); /* pushes the table in UV_EXTRA of the greenlet at index, made if need be */
 void lgreenlet_push_name(lua_State *L, LGreenlet *lg);
 void lgreenlet_push_thread(lua_State *L, LGreenlet *lg);
 
@@ -143,7 +146,7 @@ void lwait_open(lua_State *L, int module);
 void lconfig_open(lua_State *L, int module);
 void ltask_check_callable(lua_State *L, int arg);
 void ltask_keep(LUniverse *u, LGreenlet *lg, int status, int nresults); /* T's top into UV_VALUE */
-void ltask_end_unstarted(lua_State *L, LUniverse *u, LGreenlet *lg); /* pops the kill object */
+void ltask_end_unstarted(lua_State *L, LUniverse *u, LGreenlet *lg);    /* pops the kill object */
 
 /* ltimeout.c */
 void ltimeout_end_all(LUniverse *u, LGreenlet *lg);

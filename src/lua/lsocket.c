@@ -127,7 +127,8 @@ void lsocket_note_family(LSocket *so) {
 
 /* ---- connecting ---- */
 
-static int dial(LSocket *so, const char *host, int port, int family, const Address *local, Deadline deadline) {
+static int dial(LSocket *so, const char *host, int port, int family, const Address *local,
+                Deadline deadline) {
   Address list[TRIES_MAX];
   if (so->closed) return GREEN_CLOSED;
   int n = find(so, host, port, family, list, deadline);
@@ -451,18 +452,18 @@ static int f_gettime(lua_State *L) {
 /* ---- opening ---- */
 
 static const luaL_Reg methods[] = {
-  {"connect", l_connect}, {"setpeername", l_connect}, {"bind", l_bind},   {"setsockname", l_bind},
-  {"listen", l_listen},   {"accept", l_accept},       {"close", l_close}, {"shutdown", l_shutdown},
-  {NULL, NULL},
+    {"connect", l_connect},  {"setpeername", l_connect}, {"bind", l_bind},
+    {"setsockname", l_bind}, {"listen", l_listen},       {"accept", l_accept},
+    {"close", l_close},      {"shutdown", l_shutdown},   {NULL, NULL},
 };
 
 static const luaL_Reg metamethods[] = {
-  {"__gc", l_gc}, {"__close", l_close}, {"__tostring", l_tostring}, {NULL, NULL}};
+    {"__gc", l_gc}, {"__close", l_close}, {"__tostring", l_tostring}, {NULL, NULL}};
 
 static const luaL_Reg functions[] = {
-    {"tcp", f_tcp},           {"tcp4", f_tcp4},         {"tcp6", f_tcp6}, {"connect", f_connect},
-    {"connect4", f_connect4}, {"connect6", f_connect6}, {"bind", f_bind}, {"gettime", f_gettime},
-    {NULL, NULL}};
+    {"tcp", f_tcp},         {"tcp4", f_tcp4},         {"tcp6", f_tcp6},
+    {"connect", f_connect}, {"connect4", f_connect4}, {"connect6", f_connect6},
+    {"bind", f_bind},       {"gettime", f_gettime},   {NULL, NULL}};
 
 /* Sets functions in the table on the top, as closures over the metatables,
 ** which lie from `base` on. */

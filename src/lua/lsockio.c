@@ -42,9 +42,12 @@ static ReadKind check_pattern(lua_State *L, size_t *count) {
 
 static ssize_t read_kind(Stream *s, ReadKind kind, size_t count, Deadline deadline) {
   switch (kind) {
-    case READ_COUNT: return stream_read_n(s, count, deadline);
-    case READ_ALL: return stream_read_all(s, deadline);
-    default: return stream_read_line(s, deadline);
+    case READ_COUNT:
+      return stream_read_n(s, count, deadline);
+    case READ_ALL:
+      return stream_read_all(s, deadline);
+    default:
+      return stream_read_line(s, deadline);
   }
 }
 

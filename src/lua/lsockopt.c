@@ -28,22 +28,22 @@ typedef struct Option {
 } Option;
 
 static const Option options[] = {
-  {"keepalive", SOL_SOCKET, SO_KEEPALIVE, OPTION_BOOL, true, true},
-  {"reuseaddr", SOL_SOCKET, SO_REUSEADDR, OPTION_BOOL, true, true},
-  {"reuseport", SOL_SOCKET, SO_REUSEPORT, OPTION_BOOL, true, true},
-  {"tcp-nodelay", IPPROTO_TCP, TCP_NODELAY, OPTION_BOOL, true, true},
-  {"tcp-keepidle", IPPROTO_TCP, TCP_KEEPIDLE, OPTION_INT, true, true},
-  {"tcp-keepcnt", IPPROTO_TCP, TCP_KEEPCNT, OPTION_INT, true, true},
-  {"tcp-keepintvl", IPPROTO_TCP, TCP_KEEPINTVL, OPTION_INT, true, true},
-  {"ipv6-v6only", IPPROTO_IPV6, IPV6_V6ONLY, OPTION_BOOL, true, true},
-  {"linger", SOL_SOCKET, SO_LINGER, OPTION_LINGER, true, true},
-  {"recv-buffer-size", SOL_SOCKET, SO_RCVBUF, OPTION_INT, true, true},
-  {"send-buffer-size", SOL_SOCKET, SO_SNDBUF, OPTION_INT, true, true},
-  {"tcp-defer-accept", IPPROTO_TCP, TCP_DEFER_ACCEPT, OPTION_INT, false, true},
-  {"tcp-fastopen", IPPROTO_TCP, TCP_FASTOPEN, OPTION_INT, false, true},
-  {"tcp-fastopen-connect", IPPROTO_TCP, TCP_FASTOPEN_CONNECT, OPTION_INT, false, true},
-  {"bindtodevice", SOL_SOCKET, SO_BINDTODEVICE, OPTION_DEVICE, true, true},
-  {"error", SOL_SOCKET, SO_ERROR, OPTION_ERROR, true, false},
+    {"keepalive", SOL_SOCKET, SO_KEEPALIVE, OPTION_BOOL, true, true},
+    {"reuseaddr", SOL_SOCKET, SO_REUSEADDR, OPTION_BOOL, true, true},
+    {"reuseport", SOL_SOCKET, SO_REUSEPORT, OPTION_BOOL, true, true},
+    {"tcp-nodelay", IPPROTO_TCP, TCP_NODELAY, OPTION_BOOL, true, true},
+    {"tcp-keepidle", IPPROTO_TCP, TCP_KEEPIDLE, OPTION_INT, true, true},
+    {"tcp-keepcnt", IPPROTO_TCP, TCP_KEEPCNT, OPTION_INT, true, true},
+    {"tcp-keepintvl", IPPROTO_TCP, TCP_KEEPINTVL, OPTION_INT, true, true},
+    {"ipv6-v6only", IPPROTO_IPV6, IPV6_V6ONLY, OPTION_BOOL, true, true},
+    {"linger", SOL_SOCKET, SO_LINGER, OPTION_LINGER, true, true},
+    {"recv-buffer-size", SOL_SOCKET, SO_RCVBUF, OPTION_INT, true, true},
+    {"send-buffer-size", SOL_SOCKET, SO_SNDBUF, OPTION_INT, true, true},
+    {"tcp-defer-accept", IPPROTO_TCP, TCP_DEFER_ACCEPT, OPTION_INT, false, true},
+    {"tcp-fastopen", IPPROTO_TCP, TCP_FASTOPEN, OPTION_INT, false, true},
+    {"tcp-fastopen-connect", IPPROTO_TCP, TCP_FASTOPEN_CONNECT, OPTION_INT, false, true},
+    {"bindtodevice", SOL_SOCKET, SO_BINDTODEVICE, OPTION_DEVICE, true, true},
+    {"error", SOL_SOCKET, SO_ERROR, OPTION_ERROR, true, false},
 };
 
 /* A value as the system takes it. */
@@ -228,7 +228,8 @@ static int l_gettimeout(lua_State *L) {
 /* Pushes address, port, family. */
 static int push_name(lua_State *L, const Address *a) {
   char host[NI_MAXHOST], port[NI_MAXSERV];
-  int error = getnameinfo(&a->sa, a->len, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV);
+  int error =
+      getnameinfo(&a->sa, a->len, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV);
   if (error != 0) return luaL_error(L, "%s", gai_strerror(error));
   lua_pushstring(L, host);
   lua_pushinteger(L, strtol(port, NULL, 10));
@@ -304,8 +305,14 @@ static int l_setfd(lua_State *L) {
 }
 
 const luaL_Reg lsockopt_methods[] = {
-  {"setoption", l_setoption},     {"getoption", l_getoption},     {"settimeout", l_settimeout},
-  {"gettimeout", l_gettimeout},   {"getpeername", l_getpeername}, {"getsockname", l_getsockname},
-  {"getfamily", l_getfamily},     {"getfd", l_getfd},             {"setfd", l_setfd},
-  {NULL, NULL},
+    {"setoption", l_setoption},
+    {"getoption", l_getoption},
+    {"settimeout", l_settimeout},
+    {"gettimeout", l_gettimeout},
+    {"getpeername", l_getpeername},
+    {"getsockname", l_getsockname},
+    {"getfamily", l_getfamily},
+    {"getfd", l_getfd},
+    {"setfd", l_setfd},
+    {NULL, NULL},
 };

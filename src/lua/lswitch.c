@@ -242,11 +242,5 @@ static const luaL_Reg functions[] = {{"new", l_new}, {"settrace", l_settrace}, {
 static const luaL_Reg methods[] = {{"switch", l_switch}, {"throw", l_throw}, {NULL, NULL}};
 
 void lswitch_open(lua_State *L, int module, int methods_table) {
-  lua_pushvalue(L, module);
-  lua_pushvalue(L, module + UPVALUE_METATABLE);
-  lua_pushvalue(L, module + UPVALUE_NEW_METATABLE);
-  luaL_setfuncs(L, functions, 2);
-  lua_pushvalue(L, methods_table);
-  luaL_setfuncs(L, methods, 0);
-  lua_pop(L, 2);
+  lgreenlet_register(L, module, functions, methods_table, methods);
 }

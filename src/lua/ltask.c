@@ -396,19 +396,14 @@ static int l_close(lua_State *L) {
 static const luaL_Reg functions[] = {
     {"spawn", l_spawn}, {"spawn_later", l_spawn_later}, {"greenlet", l_greenlet}, {NULL, NULL}};
 
-static const luaL_Reg methods[] = {
-    {"start", l_start}, {"start_later", l_start_later}, {"join", l_join},
-    {"get", l_get},     {"pget", l_pget},               {"ready", l_ready},
-    {"kill", l_kill},   {"successful", l_successful},   {"order", l_order},
-    {"__close", l_close}, {NULL, NULL}};
+static const luaL_Reg methods[] = {{"start", l_start}, {"start_later", l_start_later},
+                                   {"join", l_join},   {"get", l_get},
+                                   {"pget", l_pget},   {"ready", l_ready},
+                                   {"kill", l_kill},   {"successful", l_successful},
+                                   {"order", l_order}, {"__close", l_close},
+                                   {NULL, NULL}};
 
 void ltask_open(lua_State *L, int module, int methods_table) {
   universe()->hub.failed = on_failed_start;
-  lua_pushvalue(L, module);
-  lua_pushvalue(L, module + UPVALUE_METATABLE);
-  lua_pushvalue(L, module + UPVALUE_NEW_METATABLE);
-  luaL_setfuncs(L, functions, 2);
-  lua_pushvalue(L, methods_table);
-  luaL_setfuncs(L, methods, 0);
-  lua_pop(L, 2);
+  lgreenlet_register(L, module, functions, methods_table, methods);
 }

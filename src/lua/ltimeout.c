@@ -159,7 +159,8 @@ static int l_index(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {{"timeout", l_timeout}, {"istimeout", l_istimeout}, {NULL, NULL}};
-static const luaL_Reg methods[] = {{"cancel", l_cancel}, {"close", l_cancel}, {"start", l_start}, {NULL, NULL}};
+static const luaL_Reg methods[] = {
+    {"cancel", l_cancel}, {"close", l_cancel}, {"start", l_start}, {NULL, NULL}};
 
 void ltimeout_open(lua_State *L, int module) {
   luaL_newmetatable(L, TIMEOUT_TYPE);

@@ -28,10 +28,10 @@ typedef struct Watchers Watchers;
 
 /* What differs between the kinds of watchers. */
 typedef struct Kind {
-  const char *name;           /* as its constructor is called */
-  const char *callback;       /* for reports: "a timer's callback" */
-  void (*start)(Watcher *w);  /* tells libev */
-  void (*stop)(Watcher *w);   /* ditto; also right when libev stopped it itself */
+  const char *name;          /* as its constructor is called */
+  const char *callback;      /* for reports: "a timer's callback" */
+  void (*start)(Watcher *w); /* tells libev */
+  void (*stop)(Watcher *w);  /* ditto; also right when libev stopped it itself */
 } Kind;
 
 struct Watcher {
@@ -46,15 +46,15 @@ struct Watcher {
     ev_stat stat;
   } ev;
   const Kind *kind;
-  Watchers *all;         /* its hub's */
-  Watcher *prev, *next;  /* in `all`, while started */
-  double after, repeat;  /* a timer's settings, in seconds */
-  int revents;           /* what libev said last; 0: nothing since the start */
-  int error;             /* an io watcher's descriptor failed: the code; 0: it did not */
-  bool started;          /* anchored and known to libev */
-  bool closed;           /* for good */
-  bool ref;              /* is to keep the loop alive while started */
-  bool unreffed;         /* ev_unref was called for it, ev_ref not yet */
+  Watchers *all;        /* its hub's */
+  Watcher *prev, *next; /* in `all`, while started */
+  double after, repeat; /* a timer's settings, in seconds */
+  int revents;          /* what libev said last; 0: nothing since the start */
+  int error;            /* an io watcher's descriptor failed: the code; 0: it did not */
+  bool started;         /* anchored and known to libev */
+  bool closed;          /* for good */
+  bool ref;             /* is to keep the loop alive while started */
+  bool unreffed;        /* ev_unref was called for it, ev_ref not yet */
 };
 
 /* All started watchers of a hub: counted, and forgotten in time when it closes. */
@@ -179,8 +179,7 @@ static void stat_stop(Watcher *w) { ev_stat_stop(w->all->hub->loop, &w->ev.stat)
 
 static const Kind io_kind = {"io", "an io watcher's callback", io_start, io_stop};
 static const Kind timer_kind = {"timer", "a timer's callback", timer_start, timer_stop};
-static const Kind prepare_kind = {"prepare", "a prepare watcher's callback", prepare_start,
-                                  prepare_stop};
+static const Kind prepare_kind = {"prepare", "a prepare watcher's callback", prepare_start, prepare_stop};
 static const Kind check_kind = {"check", "a check watcher's callback", check_start, check_stop};
 static const Kind idle_kind = {"idle", "an idle watcher's callback", idle_start, idle_stop};
 static const Kind async_kind = {"async", "an async watcher's callback", async_start, async_stop};
@@ -338,8 +337,7 @@ static Watcher *check_open(lua_State *L) {
 
 static Watcher *check_is(lua_State *L, const Kind *kind, const char *fname) {
   Watcher *w = check_open(L);
-  if (w->kind != kind)
-    luaL_error(L, "'%s' is for %s watchers, not for %s", fname, kind->name, w->kind->name);
+  if (w->kind != kind) luaL_error(L, "'%s' is for %s watchers, not for %s", fname, kind->name, w->kind->name);
   return w;
 }
 
@@ -477,9 +475,8 @@ static const struct {
   const char *name;
   int (*get)(lua_State *L, const Watcher *w); /* pushes one value */
 } properties[] = {
-  {"active", get_active}, {"pending", get_pending}, {"ref", get_ref},
-  {"callback", get_callback}, {"events", get_events}, {"error", get_error},
-  {"attr", get_attr}, {"prev", get_prev},
+    {"active", get_active}, {"pending", get_pending}, {"ref", get_ref},   {"callback", get_callback},
+    {"events", get_events}, {"error", get_error},     {"attr", get_attr}, {"prev", get_prev},
 };
 
 /* Upvalue 1: the table of methods. */
@@ -504,21 +501,19 @@ static int watcher_newindex(lua_State *L) {
   return 0;
 }
 
-static const luaL_Reg methods[] = {
-  {"start", start_watcher}, {"stop", stop_watcher}, {"close", close_watcher},
-  {"again", again_timer}, {"send", send_async}, {NULL, NULL}
-};
+static const luaL_Reg methods[] = {{"start", start_watcher}, {"stop", stop_watcher}, {"close", close_watcher},
+                                   {"again", again_timer},   {"send", send_async},   {NULL, NULL}};
 
 /* __gc finds a started watcher only when the state closes: the anchor is gone. */
-static const luaL_Reg metamethods[] = {
-  {"__tostring", watcher_tostring}, {"__newindex", watcher_newindex},
-  {"__close", close_watcher}, {"__gc", close_watcher}, {NULL, NULL}
-};
+static const luaL_Reg metamethods[] = {{"__tostring", watcher_tostring},
+                                       {"__newindex", watcher_newindex},
+                                       {"__close", close_watcher},
+                                       {"__gc", close_watcher},
+                                       {NULL, NULL}};
 
-static const luaL_Reg constructors[] = {
-  {"io", new_io}, {"timer", new_timer}, {"prepare", new_prepare}, {"check", new_check},
-  {"idle", new_idle}, {"async", new_async}, {"stat", new_stat}, {NULL, NULL}
-};
+static const luaL_Reg constructors[] = {{"io", new_io},       {"timer", new_timer}, {"prepare", new_prepare},
+                                        {"check", new_check}, {"idle", new_idle},   {"async", new_async},
+                                        {"stat", new_stat},   {NULL, NULL}};
 
 void lwatcher_open(lua_State *L) {
   luaL_setfuncs(L, constructors, 0);
