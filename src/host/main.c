@@ -154,6 +154,7 @@ static int run(lua_State *L) {
   lua_gc(L, LUA_GCGEN, 0, 0); /* as lua.c (D16) */
   bool ok = run_all(L, o);
   if (!interrupt_pending()) {
+    lgreenlet_absolve();
     int code = hub_join_spawned(hub_current(), DEADLINE_NEVER);
     if (code != GREEN_OK) lcheck_raise(L, code, "greenlua");
   }

@@ -99,12 +99,14 @@ static void on_check(struct ev_loop *loop, ev_check *w, int events) {
 static void on_spin(struct ev_loop *loop, ev_idle *w, int events) { (void)loop, (void)w, (void)events; }
 
 /* Who is told that nothing can ever happen any more: main, as gevent does,
-** else the task that has lived longest. */
+** else the task that has lived longest. At the end of the program main waits
+** for the others, and it is they who cannot go on. */
 static Task *deadlocked(Hub *hub) {
-  if (hub->main->parked) return hub->main;
+  bool ending = hub->main->waits_in == &hub->enders;
+  if (hub->main->parked && !ending) return hub->main;
   for (Task *t = hub->all_head; t; t = t->all_next)
-    if (t->parked) return t;
-  return NULL;
+    if (t->parked && t != hub->main) return t;
+  return hub->main->parked ? hub->main : NULL;
 }
 
 /* The loop ran out of watchers, and no task is ready. */

@@ -207,11 +207,12 @@ static void push_pending(lua_State *L, LUniverse *u, LGreenlet *lg) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, u->exit);
 }
 
-/* Raises what is pending on `L`, the running state. A raise inside a cleanup
-** keeps the remembered catcher: the cleanup's own pcall would lose the kill. */
-void lcancel_raise(lua_State *L, LUniverse *u, LGreenlet *lg) {
+/* Remembers who would catch a raise on `L`, and hooks every state. A raise inside
+** a cleanup keeps the remembered catcher: the cleanup's own pcall would lose the
+** kill. Not inlined: the chain may not lie on the stack while a message handler
+** runs, which may wait, and be raised at, again and again. */
+__attribute__((noinline)) static void take_off(lua_State *L, LUniverse *u, LGreenlet *lg) {
   Chain chain;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
   find_chain(u, lg, L, &chain);
   if (!lg->in_flight || !catcher_active(u, lg, &chain)) {
     if (!lg->in_flight) lg->shield_until = 0;
@@ -219,7 +220,21 @@ void lcancel_raise(lua_State *L, LUniverse *u, LGreenlet *lg) {
   }
   lg->in_flight = true;
   for (int i = 0; i < chain.n; i++) hook_state(lg, chain.states[i]);
-  push_pending(L, u, lg);
+}
+
+static bool is_pending(LGreenlet *lg) { return lg->killed || outermost_fired(lg); }
+
+/* Raises what is pending on `L`, the running state. */
+void lcancel_raise(lua_State *L, LUniverse *u, LGreenlet *lg) {
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  if (is_pending(lg)) {
+    take_off(L, u, lg);
+    push_pending(L, u, lg);
+  } else if (lg->late) {
+    ltimeout_push_late(L, lg);
+  } else { /* the reason is gone, and so is the wait */
+    lua_rawgeti(L, LUA_REGISTRYINDEX, u->exit);
+  }
   lua_error(L);
   abort(); /* not reached */
 }
@@ -299,7 +314,7 @@ void lcancel_kill(lua_State *L, LGreenlet *lg) {
 }
 
 void lcancel_settle(LGreenlet *lg) {
-  if (lg->killed || outermost_fired(lg)) return;
+  if (is_pending(lg)) return;
   lg->task.cancelled = false;
   lg->task.shield = 0;
   lg->in_flight = false; /* the hooks take themselves off at the next return */

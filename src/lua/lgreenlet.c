@@ -226,8 +226,8 @@ LGreenlet *lgreenlet_new(lua_State *L, LKind kind, int metatable) {
   lg->spawn_line = -1;
   lg->order = 0;
   lg->kind = (uint8_t)kind;
-  lg->killed = lg->in_flight = lg->failed = lg->noted = lg->observed = lg->handed = lg->exited = lg->linked =
-      false;
+  lg->killed = lg->in_flight = lg->late = lg->failed = lg->noted = lg->observed = false;
+  lg->handed = lg->exited = lg->linked = lg->linking = false;
   lg->task.done = false;
   lg->task.g.state = GREENLET_NEW;
   lua_pushvalue(L, metatable);

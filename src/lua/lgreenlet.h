@@ -36,6 +36,9 @@ lua_State *lgreenlet_running_state(Hub *hub);
 ** "interrupted!". Raises it at once if a greenlet runs (`L` is its state). */
 void lgreenlet_interrupt(lua_State *L);
 
+/* On main, outside of its script: takes a kill of main back, so that it may wait. */
+void lgreenlet_absolve(void);
+
 /* On main: takes a kill of main back, then kills every other greenlet and runs
 ** them until they have ended, at most for the shield's time. To be called
 ** before lua_close, and after an interrupt before main may wait again. */

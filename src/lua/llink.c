@@ -8,17 +8,22 @@
 
 enum { LINK_ANY, LINK_VALUE, LINK_ERROR, LINK_QUIET }; /* the second of each pair in links */
 
+/* While it has links a greenlet is anchored under this: not under its record's
+** own address, where main and the hub are for good. */
+static const void *links_key(LGreenlet *lg) { return (char *)lg + 2; }
+
 static bool kind_fits(lua_Integer kind, bool failed) {
   if (kind == LINK_VALUE) return !failed;
   return kind != LINK_ERROR || failed;
 }
 
 /* Calls, in order, the links that are there when their turn comes: one that
-** unlinks a later one prevents it. Argument: the record. */
+** unlinks a later one prevents it, and one that adds another has it called. Argument: the record. */
 static int run_links(lua_State *H) {
   LUniverse *u = universe();
   LGreenlet *lg = lua_touserdata(H, 1);
-  lgreenlet_push_anchored(H, lg);
+  lgreenlet_push_anchored(H, links_key(lg));
+  lg->linking = true;
   lgreenlet_extra(H, 2);
   lua_getfield(H, 3, "links");
   for (int i = 1; lua_rawgeti(H, 4, i) != LUA_TNIL; i += 2) {
@@ -35,8 +40,8 @@ static int run_links(lua_State *H) {
   }
   lua_pushnil(H);
   lua_setfield(H, 3, "links");
-  lg->linked = false;
-  lgreenlet_unanchor(H, lg);
+  lg->linked = lg->linking = false;
+  lgreenlet_unanchor(H, links_key(lg));
   return 0;
 }
 
@@ -60,7 +65,7 @@ static void push_links(lua_State *L, LGreenlet *lg) {
   }
   if (lg->linked) return;
   lua_pushvalue(L, 1);
-  lgreenlet_anchor(L, lg);
+  lgreenlet_anchor(L, links_key(lg));
   lg->linked = true;
   lg->links_call.fn = on_links;
 }
@@ -75,7 +80,7 @@ static int add_link(lua_State *L, int kind) {
   lua_rawseti(L, -2, n + 2);
   lua_pushvalue(L, 2);
   lua_rawseti(L, -2, n + 1);
-  if (lg->task.done) hub_call_soon(&universe()->hub, &lg->links_call);
+  if (lg->task.done && !lg->linking) hub_call_soon(&universe()->hub, &lg->links_call);
   return 0;
 }
 
@@ -129,7 +134,7 @@ static int l_unlink(lua_State *L) {
   lua_pushnil(L);
   lua_setfield(L, 3, "links");
   lg->linked = false;
-  lgreenlet_unanchor(L, lg);
+  lgreenlet_unanchor(L, links_key(lg));
   return 0;
 }
 

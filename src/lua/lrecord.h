@@ -69,7 +69,9 @@ struct LGreenlet {
   bool observed : 1;     /* somebody has looked at its failure */
   bool handed : 1;       /* a script got hold of T: not to be used again (D3) */
   bool exited : 1;       /* ended by the exit object */
-  bool linked : 1;       /* has links that have not run; then it is in `objects` under its own address */
+  bool linked : 1;       /* has links that have not run, and is anchored for them */
+  bool linking : 1;      /* they are being run */
+  bool late : 1; /* a timeout that woke it was cancelled before it ran; that is anchored to be raised */
 };
 
 struct LTimeout {
@@ -152,6 +154,7 @@ void ltask_end_unstarted(lua_State *L, LUniverse *u, LGreenlet *lg);    /* pops 
 void ltimeout_end_all(LUniverse *u, LGreenlet *lg);
 void ltimeout_push_pending(lua_State *L, LTimeout *t); /* the object that it raises */
 void ltimeout_push_expired(lua_State *L, double seconds);
+void ltimeout_push_late(lua_State *L, LGreenlet *lg); /* and forgets it */
 bool ltimeout_test(lua_State *L, int arg);
 
 /* lcancel.c */

@@ -38,11 +38,9 @@ static LGreenlet *living_heir(LGreenlet *lg) {
 ** hub has nobody to take them: they come back at once. */
 static int depart(lua_State *L, LUniverse *u, LGreenlet *lg, int status, int n, const char *fname) {
   void *from = NULL;
+  lcheck_waitable(L, fname);
   lgreenlet_start(L, 1, u, lg);
-  if (u->tracing) return luaL_error(L, "'%s' cannot switch in a trace function", fname);
-  if (running(u) == u->self) lcheck_raise(L, GREEN_NOWAIT, fname);
   if (lg->task.done && living_heir(lg) == u->self) lg = running(u);
-  running(u)->at = L;
   u->nvalues = n;
   status = greenlet_switch(&lg->task.g, status, L, &from);
   return arrive(L, u, status, from, fname);
@@ -79,6 +77,7 @@ static int end_raw(LUniverse *u, LGreenlet *lg, int status, int nresults, void *
     LGreenlet *parent = (LGreenlet *)lg->task.g.parent;
     if (is_unstarted(parent)) lg->task.g.parent = &first_started(u->S, u, parent)->task.g;
   }
+  lgreenlet_bury(u); /* one whose values nobody fetched, since a kill came instead */
   u->nvalues = nresults;
   u->ended = lg;
   *result = lg->T;

@@ -49,6 +49,24 @@ static void open_scope(lua_State *L, LUniverse *u, LTimeout *t) {
   ev_timer_start(u->hub.loop, &t->timer);
 }
 
+static const void *late_key(LGreenlet *lg) { return (char *)lg + 3; }
+
+/* The timeout has woken its greenlet, and somebody else cancels it before that
+** has run: too late, its wait is over. It is raised, but as an ordinary error. */
+static void keep_late(lua_State *L, LTimeout *t) {
+  LGreenlet *lg = t->owner;
+  if (!t->fired || !lg->task.queued || lg->task.wake != GREEN_CANCELLED) return;
+  ltimeout_push_pending(L, t);
+  lgreenlet_anchor(L, late_key(lg));
+  lg->late = true;
+}
+
+void ltimeout_push_late(lua_State *L, LGreenlet *lg) {
+  lgreenlet_push_anchored(L, late_key(lg));
+  lgreenlet_unanchor(L, late_key(lg));
+  lg->late = false;
+}
+
 /* Calls only what cannot raise: setting an existing field to nil allocates
 ** nothing. */
 static void end_scope(lua_State *L, LUniverse *u, LTimeout *t) {
@@ -97,7 +115,9 @@ static int l_timeout(lua_State *L) {
 ---Ends the scope: it will not be raised any more. What `<close>` does.
 */
 static int l_cancel(lua_State *L) {
-  end_scope(L, (LUniverse *)lcheck_hub(L), check_timeout(L));
+  LTimeout *t = check_timeout(L);
+  if (t->open) keep_late(L, t);
+  end_scope(L, (LUniverse *)lcheck_hub(L), t);
   return 0;
 }
 
@@ -108,6 +128,7 @@ static int l_start(lua_State *L) {
   LTimeout *t = check_timeout(L);
   LUniverse *u = (LUniverse *)lcheck_hub(L);
   if (running(u) == u->self) lcheck_raise(L, GREEN_NOWAIT, "start");
+  if (t->open) keep_late(L, t);
   end_scope(L, u, t);
   lua_settop(L, 1);
   open_scope(L, u, t);

@@ -54,12 +54,17 @@ static Task *first_other(LUniverse *u) {
   return t == &u->main->task ? t->all_next : t;
 }
 
-void lgreenlet_unwind(lua_State *L) {
-  LUniverse *u = universe();
-  LGreenlet *main = u->main;
+void lgreenlet_absolve(void) {
+  LGreenlet *main = universe()->main;
   main->killed = false;
   lcancel_settle(main);
   lcancel_forget(main);
+}
+
+void lgreenlet_unwind(lua_State *L) {
+  LUniverse *u = universe();
+  LGreenlet *main = u->main;
+  lgreenlet_absolve();
   if (!first_other(u)) return;
   lua_rawgeti(L, LUA_REGISTRYINDEX, u->exit);
   kill_all(L, u, main);
