@@ -1,6 +1,4 @@
---- Timeouts (ACCEPTANCE 4), and the contract of the blocking calls of greenlets
---- and the hub. Those of sockets, DNS and HTTP run the same shared group in
---- spec/blocking_spec.lua.
+--- Timeouts (ACCEPTANCE 4). TO1 and TO2 of each blocking call: spec/blocking_spec.lua.
 --
 -- A Lua block cannot swallow an error by itself, so TO4's `false` means that
 -- the object raises itself, as with no error given; with_timeout is the call
@@ -9,82 +7,12 @@
 local green = require "green"
 local loop = require "green.loop"
 local support = require "spec.support"
-local blocking = require "spec.support.blocking"
 local it = support.it
 
 local function busy(seconds)
   local stop = support.clock() + seconds
   while support.clock() < stop do end
 end
-
-local function forever() return green.spawn(function() while true do green.sleep(10) end end) end
-
--- A greenlet that never ends by itself, and a wait for it.
-local function waits_for(own, wait, works)
-  return function()
-    local g = forever()
-    return {
-      own = own,
-      wait = function(timeout) return wait(g, timeout) end,
-      works = function()
-        assert(not g:ready())
-        if works then works(g) end
-      end,
-      close = function() g:kill() end,
-    }
-  end
-end
-
-blocking.behaves("sleep", true, function()
-  return { own = "end", wait = function(seconds) green.sleep(seconds or 10) end }
-end)
-blocking.behaves("join", true, waits_for("nil", function(g, t) return g:join(t) end, function(g)
-  g:kill(nil, false)
-  assert(g:join(5))
-end))
-blocking.behaves("get", true, waits_for("raise", function(g, t) return g:get(t) end, function(g)
-  g:kill("planned", false)
-  assert(select(2, pcall(g.get, g, 5)) == "planned")
-end))
-blocking.behaves("pget", true, waits_for("false", function(g, t) return g:pget(t) end))
-blocking.behaves("joinall", true, waits_for("empty", function(g, t)
-  return green.joinall({ g }, { timeout = t })
-end))
-blocking.behaves("wait for a list", true, waits_for("empty", function(g, t)
-  return green.wait({ g }, { timeout = t })
-end))
-blocking.behaves("wait for the loop", true, waits_for("false", function(_, t)
-  return green.wait(nil, { timeout = t })
-end))
-blocking.behaves("iwait", true, waits_for("end", function(g, t)
-  for _ in green.iwait({ g }, { timeout = t }) do error("nothing ends here") end
-end))
-blocking.behaves("with_timeout", true, function()
-  return { own = "nil", wait = function(t) return green.with_timeout(t or 20, green.sleep, 10) end }
-end)
-
--- What does not end for long when it is killed: a kill that blocks.
-blocking.behaves("kill", true, function()
-  local g = support.started(function()
-    local _ <close> = setmetatable({}, { __close = function() green.sleep(0.2) end })
-    green.sleep(10)
-  end)
-  return {
-    own = "nil",
-    wait = function(t) return g:kill(nil, true, t) end,
-    close = function() g:join() end,
-  }
-end)
-blocking.behaves("killall", false, function()
-  local g = support.started(function()
-    local _ <close> = setmetatable({}, { __close = function() green.sleep(0.2) end })
-    green.sleep(10)
-  end)
-  return {
-    wait = function() return green.killall { g } end,
-    close = function() g:join() end,
-  }
-end)
 
 describe("timeout: own and foreign", function()
   it("TO2 raises itself, not a copy, and only where it was made", function()

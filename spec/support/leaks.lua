@@ -87,7 +87,10 @@ local function greenlets_left(before)
   for _, g in ipairs(green.list()) do
     if not before.alive[g] then names[#names + 1] = tostring(g) end
   end
-  if #names > 0 then return "greenlets left: " .. table.concat(names, ", ") end
+  if #names > 0 then
+    local first = table.concat(names, ", ", 1, math.min(#names, 5))
+    return ("%d greenlets left: %s"):format(#names, first)
+  end
 end
 
 local function descriptors_left(before)
@@ -104,32 +107,35 @@ local function count_left(what, was, is)
   if was and is and is > was then return ("%s left: %d, were %d"):format(what, is, was) end
 end
 
-local function bytes_left(before)
+local function bytes_left(before, tolerated)
   local bytes = collectgarbage("count") * 1024
-  if bytes > before.bytes + BYTES_TOLERATED then
+  if bytes > before.bytes + tolerated then
     return ("%d bytes of Lua memory left"):format(bytes - before.bytes)
   end
 end
 
-local function first_leak(before)
+local function first_leak(before, tolerated)
   collect()
   local stats = green.stats()
   return greenlets_left(before)
     or count_left("stacks", before.stacks, stats.stacks)
     or count_left("watchers", before.watchers, stats.watchers)
     or descriptors_left(before)
-    or bytes_left(before)
+    or bytes_left(before, tolerated)
 end
 
 --- What has not come back since `before`, as a text, or nil. Gives the loop
 --- time to finish what ends by itself.
-function M.since(before)
+---@param before table  of `snapshot`
+---@param tolerated? integer  bytes of Lua memory that may stay
+function M.since(before, tolerated)
+  tolerated = tolerated or BYTES_TOLERATED
   local clock = require("system").monotime
   local limit = clock() + SETTLE_LIMIT
-  local leak = first_leak(before)
+  local leak = first_leak(before, tolerated)
   while leak and clock() < limit do
     green.sleep(0.002)
-    leak = first_leak(before)
+    leak = first_leak(before, tolerated)
   end
   if leak then return leak end
   local size = stderr_size()
