@@ -84,6 +84,18 @@ describe("require", function()
     end)
   end)
 
+  it("D17 the searchers are wrapped once, however often green is loaded", function()
+    local out = support.succeeds [[
+      require "green"
+      local before = table.pack(table.unpack(package.searchers))
+      package.loaded["green.require"] = nil
+      require "green.require"
+      for i = 1, before.n do assert(package.searchers[i] == before[i]) end
+      print(#package.searchers == before.n)
+    ]]
+    assert.are.equal("true\n", out)
+  end)
+
   it("D17 messages, results and the list of searchers stay Lua's own", function()
     local out = support.succeeds [[
       local before = #package.searchers

@@ -65,6 +65,12 @@ local function guarded(searcher)
   end
 end
 
-for i, searcher in ipairs(package.searchers) do package.searchers[i] = guarded(searcher) end
+-- Once for a Lua state, also when this module is loaded again (busted forgets
+-- modules between files): of two layers each would see half of a cycle, and wait.
+local registry = debug.getregistry()
+if not registry["green.require"] then
+  registry["green.require"] = true
+  for i, searcher in ipairs(package.searchers) do package.searchers[i] = guarded(searcher) end
+end
 
 return true
