@@ -14,6 +14,7 @@ local process = require "spec.support.process"
 local M = {
   interpreter = process.interpreter,
   is_host = process.is_host,
+  is_sanitized = process.is_sanitized,
   run = process.run,
   succeeds = process.succeeds,
   descriptors = leaks.descriptors,

@@ -21,6 +21,14 @@ M.interpreter = find_interpreter()
 --- Is it the host, with the modules inside and Ctrl-C, exit status and so on?
 M.is_host = M.interpreter:find("greenlua", 1, true) ~= nil
 
+--- Was it built with AddressSanitizer? Then it is slower and larger.
+local function has_sanitizer()
+  local exe <close> = assert(io.open("/proc/self/exe", "rb"))
+  return exe:read("a"):find("__asan_init", 1, true) ~= nil
+end
+
+M.is_sanitized = has_sanitizer()
+
 local function quote(text)
   return "'" .. tostring(text):gsub("'", "'\\''") .. "'"
 end
