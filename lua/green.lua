@@ -79,7 +79,7 @@ function Gathering:next()
       self.given = self.given + 1
       return g
     end
-    if not self:wait() then break end
+    if not self:wait() and not self.ended[self.given + 1] then break end
   end
   self:close()
 end
@@ -250,16 +250,18 @@ end
 
 --- Changes settings, and returns all as they are then: `slice`, how long ready
 --- greenlets may run before the loop looks for events; `shield`, how long the
---- cleanup of a killed greenlet may wait. Both in seconds.
+--- cleanup of a killed greenlet may wait, both in seconds; `spawn_places`, whether
+--- a greenlet remembers where it was spawned, for the report of its failure.
 ---
 --- ```lua
 --- green.config { shield = 30 }
 --- ```
----@param options? { slice?: number, shield?: number }
----@return { slice: number, shield: number }
+---@param options? { slice?: number, shield?: number, spawn_places?: boolean }
+---@return { slice: number, shield: number, spawn_places: boolean }
 function M.config(options)
-  options = check.options(options, { slice = "seconds", shield = "seconds" }, 1, "config")
-  local current = greenlet.config { shield = options.shield }
+  options = check.options(options, { slice = "seconds", shield = "seconds", spawn_places = "boolean" }, 1,
+    "config")
+  local current = greenlet.config { shield = options.shield, spawn_places = options.spawn_places }
   current.slice = hub.slice(options.slice)
   return current
 end

@@ -32,6 +32,75 @@ describe("robust: links", function()
   end)
 end)
 
+describe("robust: links that come and go", function()
+  it("leave nothing on a greenlet that lives long", function()
+    local g = green.spawn(green.sleep, 10)
+    local function one() end
+    local function two() end
+    g:link(one)
+    collectgarbage()
+    local before = collectgarbage("count")
+    for _ = 1, 20000 do -- overlapping, so that there is never none
+      g:link(two)
+      g:unlink(one)
+      g:link(one)
+      g:unlink(two)
+    end
+    collectgarbage()
+    assert.is_true(collectgarbage("count") - before < 20)
+    g:kill()
+  end)
+end)
+
+describe("robust: the collector", function()
+  it("a finalizer may spawn while a spawn allocates", function()
+    local finalized, spawned = 0, 0
+    local function litter()
+      setmetatable({}, { __gc = function()
+        finalized = finalized + 1
+        green.spawn(function() spawned = spawned + 1 end)
+      end })
+    end
+    for i = 1, 3000 do
+      litter()
+      local g = green.spawn(function(value) return value end, i)
+      local raw = greenlet.new(function(value) return value end)
+      assert.are.equal(i, g:get())
+      assert.are.equal(i, raw:switch(i))
+    end
+    collectgarbage()
+    support.eventually(function() return spawned == finalized end)
+    assert.is_true(finalized > 0)
+  end)
+
+  it("a tracer may wake and kill who is about to wait or to run", function()
+    local woken, victim
+    greenlet.settrace(function()
+      if victim then victim:kill(greenlet.exit, false) end
+    end)
+    victim = green.spawn(function() while true do green.yield() end end)
+    local other = green.spawn(function() green.sleep(0.001) woken = true end)
+    other:join()
+    greenlet.settrace(nil)
+    victim:join()
+    assert.is_true(woken)
+    collectgarbage()
+  end)
+end)
+
+describe("robust: reports", function()
+  it("an error whose __tostring fails is reported", function()
+    local result = support.run [[
+      local green = require "green"
+      green.spawn(function() error(setmetatable({}, { __tostring = function() error("no") end })) end)
+      green.spawn(function() error(setmetatable({}, { __tostring = function() green.sleep(1) end })) end)
+      green.sleep(0)
+    ]]
+    local _, reports = result.stderr:gsub("__tostring fails", "")
+    assert.are.equal(2, reports)
+  end)
+end)
+
 describe("robust: cancelling", function()
   it("a timeout that is cancelled after it has woken its greenlet is raised there", function()
     local t, ok, err

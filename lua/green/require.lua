@@ -10,7 +10,7 @@
 local greenlet = require "green.core".greenlet
 
 local loaded = package.loaded
-local loading = {} -- name of a module -> { owner = greenlet, waiters... }
+local loading = {} -- name of a module -> { owner = greenlet, waiters = set of waiters }
 local awaited = {} -- greenlet -> name of the module it waits for
 
 -- Would waiting for `load` be waiting for oneself?
@@ -22,20 +22,23 @@ local function is_cycle(load, me)
   return false
 end
 
-local function stop_waiting(waiting) awaited[waiting.greenlet] = nil end
+local function stop_waiting(waiting)
+  awaited[waiting.greenlet] = nil
+  waiting.load.waiters[waiting.waiter] = nil
+end
 
 -- Waits until `load` has ended, however it did.
 local function wait_for(load, name, me)
   local waiter = greenlet.waiter()
-  local _ <close> = setmetatable({ greenlet = me }, { __close = stop_waiting })
+  local _ <close> = setmetatable({ greenlet = me, load = load, waiter = waiter }, { __close = stop_waiting })
   awaited[me] = name
-  load[#load + 1] = waiter
+  load.waiters[waiter] = true
   waiter:wait()
 end
 
 local function end_load(load)
   loading[load.name] = nil
-  for _, waiter in ipairs(load) do waiter:wake() end
+  for waiter in pairs(load.waiters) do waiter:wake() end
 end
 
 local load_metatable = { __close = end_load }
@@ -50,7 +53,7 @@ local function load_once(loader, name, data)
     load = loading[name]
   end
   if load then return loader(name, data) end
-  local mine <close> = setmetatable({ name = name, owner = me }, load_metatable)
+  local mine <close> = setmetatable({ name = name, owner = me, waiters = {} }, load_metatable)
   loading[name] = mine
   return loader(name, data)
 end

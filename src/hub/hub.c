@@ -249,6 +249,7 @@ void hub_cancel(Task *t) {
   if (t->parked) {
     if (t->shield == 0) hub_ready(t, GREEN_CANCELLED);
   } else if (t->g.state == GREENLET_SUSPENDED && !t->queued) {
+    t->wake = GREEN_CANCELLED;
     run_push(t->hub, t);
   }
 }
@@ -282,7 +283,8 @@ static void queue_link(WaitQueue *q, Task *t) {
 /* The first waker wins: later ones find the task no longer parked. */
 void hub_ready(Task *t, int code) {
   if (!t->parked) return;
-  assert(t->g.state == GREENLET_SUSPENDED && !t->done);
+  assert(t->g.state == GREENLET_SUSPENDED || t->hub->thread.tracing); /* a tracer sees it on its way */
+  assert(!t->done);
   t->parked = false;
   t->wake = code;
   if (t->waits_in) queue_unlink(t);
@@ -316,6 +318,11 @@ static int park(Task *t, const char *what, Deadline deadline) {
   if (ev_is_active(&t->timer)) ev_timer_stop(hub->loop, &t->timer);
   t->what = NULL;
   t->holder = NULL;
+  if (status == GREEN_OK && !t->parked &&
+      t->wake == GREEN_CANCELLED) { /* again, by a tracer, on its way here */
+    leave_run_queue(t);
+    return GREEN_CANCELLED;
+  }
   if (t->parked || t->queued || status != GREEN_OK) return foreign_switch(t, status);
   return t->wake;
 }
@@ -338,6 +345,8 @@ static int park_shielded(Task *t, WaitQueue *q, const char *what, Deadline deadl
   Deadline now = hub_now_update(t->hub);
   if (t->shield <= now) {
     t->shield = 0;
+    t->holder = NULL;
+    t->wake = GREEN_CANCELLED; /* so that a taking back meanwhile comes too late */
     int code = give_way(t->hub);
     return code == GREEN_OK ? GREEN_CANCELLED : code;
   }
@@ -363,6 +372,7 @@ int hub_park(Hub *hub, const char *what, Deadline deadline) {
 int hub_yield(Hub *hub) {
   if (!hub_can_wait(hub)) return GREEN_NOWAIT;
   Task *t = hub_running(hub);
+  t->wake = GREEN_OK;
   int code = give_way(hub);
   return code == GREEN_OK && t->cancelled && t->shield <= hub->now ? GREEN_CANCELLED : code;
 }

@@ -321,6 +321,11 @@ void lcancel_settle(LGreenlet *lg) {
 }
 
 void lcancel_forget(LGreenlet *lg) {
+  if (lg->late) {
+    lua_State *S = universe()->S;
+    ltimeout_push_late(S, lg);
+    lua_pop(S, 1);
+  }
   if (lg->T) unhook_state(lg, lg->T);
   lg->in_flight = false;
   lg->task.cancelled = false;

@@ -28,7 +28,7 @@ static void take_boolean(lua_State *L, const char *name, bool *value) {
   lua_pop(L, 1);
 }
 
-static const char *const config_names[] = {"slice", "shield", "spawn_places", NULL};
+static const char *const config_names[] = {"shield", "spawn_places", NULL};
 
 static void check_config_names(lua_State *L) {
   for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
@@ -43,25 +43,22 @@ static void check_config_names(lua_State *L) {
 }
 
 /*
----Sets what is given, and returns what is in force. `slice`: seconds that ready
----greenlets may run before the loop polls. `shield`: seconds that a cleanup may
----wait after a kill. `spawn_places`: whether each greenlet remembers where it was
----spawned, for reports of its failure; true, at a sixth of what a spawn costs.
----@param values? {slice?: number, shield?: number, spawn_places?: boolean}
----@return {slice: number, shield: number, spawn_places: boolean}
+---Sets what is given, and returns what is in force. `shield`: seconds that a
+---cleanup may wait after a kill. `spawn_places`: whether each greenlet remembers
+---where it was spawned, for reports of its failure; true, at a sixth of what a
+---spawn costs.
+---@param values? {shield?: number, spawn_places?: boolean}
+---@return {shield: number, spawn_places: boolean}
 */
 static int l_config(lua_State *L) {
   LUniverse *u = (LUniverse *)lcheck_hub(L);
   if (!lua_isnoneornil(L, 1)) {
     luaL_checktype(L, 1, LUA_TTABLE);
     check_config_names(L);
-    take_seconds(L, "slice", &u->hub.slice);
     take_seconds(L, "shield", &u->shield);
     take_boolean(L, "spawn_places", &u->notes_spawner);
   }
-  lua_createtable(L, 0, 3);
-  lua_pushnumber(L, u->hub.slice);
-  lua_setfield(L, -2, "slice");
+  lua_createtable(L, 0, 2);
   lua_pushnumber(L, u->shield);
   lua_setfield(L, -2, "shield");
   lua_pushboolean(L, u->notes_spawner);

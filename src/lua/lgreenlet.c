@@ -48,8 +48,8 @@ void lgreenlet_anchor_self(lua_State *L, LUniverse *u, LGreenlet *lg) {
   set_anchor(u, 2 * lg->slot + 2);
 }
 
-/* Pushes the greenlet's object. A dead one is anchored only while somebody
-** still has to see it: then it is in `objects`; else nil is pushed. */
+/* Pushes the greenlet's object. Main and the hub, which have no slot, are in
+** `objects` under their records' addresses; for a dead one nil is pushed. */
 void lgreenlet_push(lua_State *L, Task *t) {
   LUniverse *u = universe();
   LGreenlet *lg = (LGreenlet *)t;
@@ -149,31 +149,31 @@ static void grow_threads(lua_State *L, LUniverse *u) {
 }
 
 /* A new Lua thread in an empty slot, idle. Both places of the slot exist
-** afterwards, so that later changes of them allocate nothing. */
+** afterwards, so that later changes of them allocate nothing. What may run a
+** finalizer, which may spawn, comes before the slot is chosen. */
 static void new_thread(lua_State *L, LUniverse *u) {
+  lua_State *T = lua_newthread(L);
+  lua_sethook(T, NULL, 0, 0); /* lua_newthread inherits L's */
   if (u->empty < 0) grow_threads(L, u);
   int slot = u->empty;
-  LThread *thread = &u->threads[slot];
   lua_pushvalue(u->A, 1);
   lua_xmove(u->A, L, 1);
   lua_pushboolean(L, 0);
-  lua_rawseti(L, -2, 2 * slot + 2);
-  lua_State *T = lua_newthread(L);
-  lua_sethook(T, NULL, 0, 0); /* lua_newthread inherits L's */
+  lua_rawseti(L, -2, 2 * slot + 2); /* no step of the collector: lua_rawseti takes none (lapi.c) */
+  lua_insert(L, -2);
   lua_rawseti(L, -2, 2 * slot + 1);
   lua_pop(L, 1);
-  u->empty = thread->next;
-  *thread = (LThread){T, 0, u->idle};
+  u->empty = u->threads[slot].next;
+  u->threads[slot] = (LThread){T, 0, u->idle};
   u->idle = slot;
 }
 
-/* The thread that the next lgreenlet_adopt will take, with what every body runs
-** under: the function and its arguments are to be moved there. That may be done
-** before the greenlet is made, and an error in between loses nothing. */
+/* The thread that lgreenlet_adopt will take, with what every body runs under:
+** the function and its arguments are to be moved there. Nothing may run Lua,
+** not even a finalizer, between this and the adoption. */
 lua_State *lgreenlet_reserve(lua_State *L, LUniverse *u) {
   if (u->idle < 0) new_thread(L, u);
   lua_State *T = u->threads[u->idle].L;
-  if (lua_gettop(T) > 0) lua_settop(T, 0); /* left by such an error */
   lua_pushcfunction(T, base);
   lua_pushcfunction(T, on_error);
   return T;
@@ -276,7 +276,7 @@ void lgreenlet_push_name(lua_State *L, LGreenlet *lg) {
 /* The thread to look at from outside: the one it waits on. It is in the
 ** script's hands then. */
 void lgreenlet_push_thread(lua_State *L, LGreenlet *lg) {
-  if (!lg->at) {
+  if (!lg->at || lg->task.g.state == GREENLET_NEW) { /* an unstarted one could be resumed by a script */
     lua_pushnil(L);
     return;
   }
@@ -290,7 +290,7 @@ void lgreenlet_push_thread(lua_State *L, LGreenlet *lg) {
 static int l_gc(lua_State *L) {
   LGreenlet *lg = lua_touserdata(L, 1);
   LUniverse *u = universe();
-  if (!u || lg->slot < 0 || lg->task.done || lg->task.g.state != GREENLET_NEW) return 0;
+  if (!u || lg->slot < 0 || lg->task.done || lg->task.spawned || lg->task.g.state != GREENLET_NEW) return 0;
   greenlet_discard(&lg->task.g);
   lg->task.done = true;
   lgreenlet_release(u, lg, true);
@@ -390,24 +390,23 @@ static int l_index(lua_State *L) {
   return 1;
 }
 
+/* A parent's record must outlive its children's: it is held before the pointer
+** is set, since holding it may raise. */
 static void set_parent(lua_State *L, LGreenlet *lg) {
   LGreenlet *parent = lgreenlet_check(L, 3);
-  switch (greenlet_set_parent(&lg->task.g, &parent->task.g)) {
-    case GREEN_OK:
-      break;
-    case GREEN_CYCLE:
-      luaL_error(L, "cyclic parent chain");
-      break;
-    case GREEN_FOREIGN:
-      luaL_error(L, "the parent belongs to another OS thread");
-      break;
-    default:
-      luaL_error(L, "the main greenlet has no parent");
-  }
-  lgreenlet_start(L, 3, universe(), parent); /* a child's end may start it */
-  lgreenlet_extra(L, 1);                     /* the record of a parent must outlive its children's */
+  lgreenlet_extra(L, 1);
+  lua_getfield(L, -1, "parent"); /* the old one, which stays if the new one is refused */
   lua_pushvalue(L, 3);
+  lua_setfield(L, -3, "parent");
+  int code = greenlet_set_parent(&lg->task.g, &parent->task.g);
+  if (code == GREEN_OK) {
+    lgreenlet_start(L, 3, universe(), parent); /* a child's end may start it */
+    return;
+  }
   lua_setfield(L, -2, "parent");
+  luaL_error(L, code == GREEN_CYCLE     ? "cyclic parent chain"
+                : code == GREEN_FOREIGN ? "the parent belongs to another OS thread"
+                                        : "the main greenlet has no parent");
 }
 
 static void set_name(lua_State *L, LGreenlet *lg) {

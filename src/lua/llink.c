@@ -109,6 +109,39 @@ static int l_link_error(lua_State *L) { return add_link(L, LINK_ERROR); }
 */
 static int l_watch(lua_State *L) { return add_link(L, LINK_QUIET); }
 
+/* The links at 4 are being run: those of the function at 2 become holes, since an
+** end would end the run. */
+static void punch(lua_State *L) {
+  for (int i = 1; lua_rawgeti(L, 4, i) != LUA_TNIL; i += 2) {
+    bool same = lua_rawequal(L, 2, -1);
+    lua_pop(L, 1);
+    if (!same) continue;
+    lua_pushboolean(L, 0);
+    lua_rawseti(L, 4, i);
+  }
+}
+
+/* Takes those of the function at 2 out of the links at 4. Returns how many
+** entries are left. */
+static int compact(lua_State *L) {
+  int kept = 0, i;
+  for (i = 1; lua_rawgeti(L, 4, i) != LUA_TNIL; i += 2) {
+    lua_rawgeti(L, 4, i + 1);
+    if (lua_rawequal(L, 2, -2)) {
+      lua_pop(L, 2);
+      continue;
+    }
+    lua_rawseti(L, 4, kept + 2);
+    lua_rawseti(L, 4, kept + 1);
+    kept += 2;
+  }
+  for (int j = kept + 1; j < i; j++) {
+    lua_pushnil(L);
+    lua_rawseti(L, 4, j);
+  }
+  return kept;
+}
+
 /*
 ---Takes a link back: all that were made with this function.
 ---@param fn fun(g: greenlet)
@@ -120,17 +153,11 @@ static int l_unlink(lua_State *L) {
   if (!lg->linked) return 0;
   lgreenlet_extra(L, 1);
   lua_getfield(L, 3, "links");
-  int kept = 0;
-  for (int i = 1; lua_rawgeti(L, 4, i) != LUA_TNIL; i += 2) {
-    bool same = lua_rawequal(L, 2, -1);
-    lua_pop(L, 1);
-    kept += !same;
-    if (!same) continue;
-    lua_pushboolean(L, 0); /* a hole would end the list for those who run it */
-    lua_rawseti(L, 4, i);
+  if (lg->linking) {
+    punch(L);
+    return 0;
   }
-  lua_settop(L, 3);
-  if (kept > 0 || lg->links_call.pending || lg->task.done) return 0;
+  if (compact(L) > 0 || lg->task.done) return 0;
   lua_pushnil(L);
   lua_setfield(L, 3, "links");
   lg->linked = false;

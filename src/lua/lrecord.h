@@ -169,6 +169,7 @@ void lcancel_forget(LGreenlet *lg); /* at the end of a greenlet */
 void lreport_open(lua_State *L, LUniverse *u, int module);
 void lreport_note(LUniverse *u, LGreenlet *lg);
 void lreport_failure(LUniverse *u, LGreenlet *lg);
+void lreport_forget(LUniverse *u, LGreenlet *lg);
 void lreport_flush(LUniverse *u); /* reports now what nobody has looked at */
 void lreport_observe(LUniverse *u, LGreenlet *lg);
 int lreport_traceback(lua_State *L); /* message handler and tracer, see there */

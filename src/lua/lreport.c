@@ -158,26 +158,38 @@ void lreport_failure(LUniverse *u, LGreenlet *lg) {
   start_timer(u);
 }
 
+void lreport_forget(LUniverse *u, LGreenlet *lg) { lgreenlet_unanchor(u->S, failure_key(lg)); }
+
 void lreport_observe(LUniverse *u, LGreenlet *lg) {
   (void)u;
   lg->observed = true;
 }
 
-/* Argument: the record. */
+/* Arguments: an error. Its text. */
+static int to_message(lua_State *S) {
+  push_message(S, 1);
+  return 1;
+}
+
+/* Argument: the record. An error whose __tostring fails is reported all the same. */
 static int print_failure(lua_State *S) {
   LGreenlet *lg = lua_touserdata(S, 1);
   lgreenlet_push_anchored(S, failure_key(lg));
   lgreenlet_unanchor(S, failure_key(lg));
   if (lg->observed || !lg->failed) return 0;
+  universe()->nreported++;
   lgreenlet_push_name(S, lg);
+  lua_pushcfunction(S, to_message);
   lua_getiuservalue(S, 2, UV_VALUE);
-  push_message(S, 4);
+  if (lua_pcall(S, 1, 1, 0) != LUA_OK) {
+    lua_pop(S, 1);
+    lua_pushliteral(S, "(error object whose __tostring fails)");
+  }
   lgreenlet_extra(S, 2);
   lua_getfield(S, -1, "traceback");
   lua_pushfstring(S, "greenlet '%s'", lua_tostring(S, 3));
-  lua_pushfstring(S, "%s\n%s", lua_tostring(S, 5), luaL_optstring(S, 7, ""));
-  print_error(lua_tostring(S, 8), lua_tostring(S, 9));
-  universe()->nreported++;
+  lua_pushfstring(S, "%s\n%s", lua_tostring(S, 4), luaL_optstring(S, 6, ""));
+  print_error(lua_tostring(S, 7), lua_tostring(S, 8));
   return 0;
 }
 
@@ -189,7 +201,9 @@ static void report_until(LUniverse *u, Deadline until) {
     if (!u->failures) u->failures_end = &u->failures;
     lua_pushcfunction(u->S, print_failure);
     lua_pushlightuserdata(u->S, lg);
+    u->hub.nowait++; /* an error's __tostring may not wait: S is everybody's */
     if (lua_pcall(u->S, 1, 0, 0) != LUA_OK) lua_pop(u->S, 1);
+    u->hub.nowait--;
   }
 }
 

@@ -18,7 +18,7 @@ static int arrive(lua_State *L, LUniverse *u, int status, lua_State *from, const
   LGreenlet *me = running(u);
   int n = u->nvalues;
   me->at = L;
-  if (me->task.cancelled && me->task.shield == 0) lcancel_raise(L, u, me);
+  if ((me->task.cancelled && me->task.shield == 0) || me->late) lcancel_raise(L, u, me);
   if (status == -ENOMEM) return luaL_error(L, "'%s': %s", fname, stack_last_error());
   if (status != GREEN_OK && status != GREEN_THROWN) lcheck_raise(L, status, fname);
   if (!from) return 0;
@@ -85,16 +85,24 @@ static int end_raw(LUniverse *u, LGreenlet *lg, int status, int nresults, void *
   return thrown ? GREEN_THROWN : GREEN_OK;
 }
 
+/* Its arguments do not fit: it ends with Lua's own error. */
+static int out_of_memory(lua_State *T, int *nresults) {
+  lua_settop(T, 0);
+  lua_pushliteral(T, "not enough memory"); /* anchored by lpatch_open */
+  *nresults = 1;
+  return LUA_ERRMEM;
+}
+
 static int raw_entry(Greenlet *g, void *value, void **result) {
   LUniverse *u = universe();
   LGreenlet *lg = (LGreenlet *)g;
   lua_State *from = value;
   int n = from ? u->nvalues : 0, nresults;
   task_begin(&lg->task);
-  if (!lua_checkstack(lg->T, n + 1)) n = 0;
-  if (n > 0) lua_xmove(from, lg->T, n);
+  bool fits = lua_checkstack(lg->T, n + LUA_MINSTACK);
+  if (fits && n > 0) lua_xmove(from, lg->T, n);
   lgreenlet_bury(u); /* the one whose end started us */
-  int status = lgreenlet_run(lg, &nresults);
+  int status = fits ? lgreenlet_run(lg, &nresults) : out_of_memory(lg->T, &nresults);
   return end_raw(u, lg, status, nresults, result);
 }
 
@@ -127,11 +135,11 @@ static int l_new(lua_State *L) {
   LGreenlet *parent = lua_isnoneornil(L, 2) ? running(u) : lgreenlet_check(L, 2);
   if (parent->task.g.thread != &u->hub.thread) lcheck_raise(L, GREEN_FOREIGN, "new");
   lua_settop(L, 2);
+  LGreenlet *lg = lgreenlet_new(L, KIND_RAW, lua_upvalueindex(UPVALUE_NEW_METATABLE));
+  hold_parent(L, u, parent);
   lua_State *T = lgreenlet_reserve(L, u);
   lua_pushvalue(L, 1);
   lua_xmove(L, T, 1);
-  LGreenlet *lg = lgreenlet_new(L, KIND_RAW, lua_upvalueindex(UPVALUE_NEW_METATABLE));
-  hold_parent(L, u, parent);
   lgreenlet_adopt(u, lg);
   task_init(&lg->task, &u->hub, &parent->task.g, raw_entry);
   return 1;

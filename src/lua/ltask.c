@@ -31,7 +31,10 @@ static int push_packed(LUniverse *u, LGreenlet *lg, int nresults) {
     lua_xmove(lg->T, S, 1);
     return LUA_OK;
   }
-  if (!lua_checkstack(S, nresults + 4)) nresults = 1;
+  if (!lua_checkstack(S, nresults + 4)) {
+    lua_pushliteral(S, "not enough memory"); /* anchored by lpatch_open */
+    return LUA_ERRMEM;
+  }
   lua_pushcfunction(S, pack);
   lua_pushlightuserdata(S, lg);
   lua_xmove(lg->T, S, nresults);
@@ -56,10 +59,13 @@ static void spawned_body(Task *t) {
   int nresults;
   int status = lgreenlet_run(lg, &nresults);
   lg->order = ++u->nended;
-  if (lg->killed || lg->hooks) lcancel_forget(lg);
+  if (lg->killed || lg->hooks || lg->late) lcancel_forget(lg);
   if (lg->scopes) ltimeout_end_all(u, lg);
   if (nresults > 0) ltask_keep(u, lg, status, nresults);
-  if (lg->failed) lreport_failure(u, lg);
+  if (lg->failed)
+    lreport_failure(u, lg);
+  else if (lg->noted)
+    lreport_forget(u, lg); /* a kill came while that error was closing variables */
   if (lg->linked) hub_call_soon(&u->hub, &lg->links_call);
   if (!u->hub.thread.tracer) {
     lgreenlet_release(u, lg, status == LUA_OK);
@@ -109,17 +115,22 @@ static void note_spawner(lua_State *L, LGreenlet *lg) {
 }
 
 /* Makes a greenlet of the function at `first` and the arguments after it; they
-** are moved, and it is left on L's top. */
+** are moved, and it is left on L's top. The object is made first: its allocation
+** may run finalizers, which may spawn. */
 static LGreenlet *make_task(lua_State *L, LUniverse *u, int first, int metatable) {
   ltask_check_callable(L, first);
   int n = lua_gettop(L) - first + 1;
-  lua_State *T = lgreenlet_reserve(L, u);
-  if (n > LUA_MINSTACK && !lua_checkstack(T, n)) luaL_error(L, "not enough memory");
-  lua_xmove(L, T, n);
   LGreenlet *lg = lgreenlet_new(L, KIND_SPAWNED, lua_upvalueindex(metatable));
   if (u->notes_spawner) note_spawner(L, lg);
-  if (lua_gethook(L)) lpatch_inherit_hook(L, T);
+  lua_insert(L, first);
+  lua_State *T = lgreenlet_reserve(L, u);
+  if (n > LUA_MINSTACK - 4 && !lua_checkstack(T, n)) {
+    lua_settop(T, 0);
+    luaL_error(L, "not enough memory");
+  }
+  lua_xmove(L, T, n);
   lgreenlet_adopt(u, lg);
+  if (lua_gethook(L)) lpatch_inherit_hook(L, T);
   task_init_spawned(&lg->task, &u->hub, spawned_body);
   return lg;
 }
@@ -325,7 +336,13 @@ static void start_kill(lua_State *L, LUniverse *u, LGreenlet *lg) {
     return;
   }
   /* its end must return to the hub, not into a parent that waits for it */
-  if (lg->kind == KIND_RAW && lg != running(u)) greenlet_set_parent(&lg->task.g, &u->self->task.g);
+  if (lg->kind == KIND_RAW && lg != running(u)) {
+    greenlet_set_parent(&lg->task.g, &u->self->task.g);
+    lgreenlet_extra(L, 1);
+    lua_pushnil(L);
+    lua_setfield(L, -2, "parent");
+    lua_pop(L, 1);
+  }
   lcancel_kill(L, lg);
 }
 
@@ -347,6 +364,7 @@ static int l_kill(lua_State *L) {
   lua_settop(L, 4);
   if (!lua_isnil(L, 4)) lcheck_seconds(L, 4);
   if (!lg->task.done) {
+    if (block) lcheck_waitable(L, "kill");
     if (lua_isnil(L, 2))
       lua_rawgeti(L, LUA_REGISTRYINDEX, u->exit);
     else

@@ -65,6 +65,7 @@ void lgreenlet_unwind(lua_State *L) {
   LUniverse *u = universe();
   LGreenlet *main = u->main;
   lgreenlet_absolve();
+  main->at = L;
   if (!first_other(u)) return;
   lua_rawgeti(L, LUA_REGISTRYINDEX, u->exit);
   kill_all(L, u, main);
