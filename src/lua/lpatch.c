@@ -61,9 +61,20 @@ static int l_with_greenlet(lua_State *L) {
   return lua_tocfunction(L, lua_upvalueindex(1))(L);
 }
 
-static void patch_debug(lua_State *L, const char *name) {
+/* os.exit(code, true) closes the state, which only main's stack can do: from a
+** greenlet the process ends without (D12: later carried out by main). Upvalue 1
+** is the original. */
+static int l_exit(lua_State *L) {
+  LUniverse *u = universe();
+  if (u && running(u) != u->main) lua_settop(L, 1);
+  return lua_tocfunction(L, lua_upvalueindex(1))(L);
+}
+
+/* Puts `replacement` over the C function in field `name` of the library on the
+** top, which becomes its upvalue 1. */
+static void patch(lua_State *L, const char *name, lua_CFunction replacement) {
   if (lua_getfield(L, -1, name) == LUA_TFUNCTION && lua_iscfunction(L, -1)) {
-    lua_pushcclosure(L, l_with_greenlet, 1);
+    lua_pushcclosure(L, replacement, 1);
     lua_setfield(L, -2, name);
   } else {
     lua_pop(L, 1);
@@ -109,9 +120,11 @@ void lpatch_open(lua_State *L) {
   if (lua_getfield(L, -1, LUA_COLIBNAME) == LUA_TTABLE) luaL_setfuncs(L, coroutine_functions, 0);
   lua_pop(L, 1);
   if (lua_getfield(L, -1, LUA_DBLIBNAME) == LUA_TTABLE) {
-    patch_debug(L, "traceback");
-    patch_debug(L, "getinfo");
-    patch_debug(L, "getlocal");
+    patch(L, "traceback", l_with_greenlet);
+    patch(L, "getinfo", l_with_greenlet);
+    patch(L, "getlocal", l_with_greenlet);
   }
+  lua_pop(L, 1);
+  if (lua_getfield(L, -1, LUA_OSLIBNAME) == LUA_TTABLE) patch(L, "exit", l_exit);
   lua_settop(L, top);
 }
