@@ -32,9 +32,7 @@ static inline void sanitize_leave(void **fake, const void *low, size_t size) {
 
 /* After a switch, on the stack that was reached; `fake` is what it had left
 ** with, NULL on a new stack. */
-static inline void sanitize_arrive(void *fake) {
-  __sanitizer_finish_switch_fiber(fake, NULL, NULL);
-}
+static inline void sanitize_arrive(void *fake) { __sanitizer_finish_switch_fiber(fake, NULL, NULL); }
 
 /* A range may be used again. To be called when a slot is taken, not when it is
 ** given back: the frames that give it back would poison it once more (D23).
@@ -59,16 +57,13 @@ static inline void sanitize_reuse(const void *p, size_t size) {
 }
 
 /* What is only referred to from [p, p + size) is no leak. */
-static inline void sanitize_root(const void *p, size_t size) {
-  __lsan_register_root_region(p, size);
-}
+static inline void sanitize_root(const void *p, size_t size) { __lsan_register_root_region(p, size); }
 
 /* The bounds of the calling OS thread's own stack. */
 static inline void sanitize_thread_stack(const void **low, size_t *size) {
   pthread_attr_t attr;
   void *p = NULL;
-  if (pthread_getattr_np(pthread_self(), &attr) != 0)
-    return;
+  if (pthread_getattr_np(pthread_self(), &attr) != 0) return;
   pthread_attr_getstack(&attr, &p, size);
   pthread_attr_destroy(&attr);
   *low = p;
@@ -86,9 +81,7 @@ static inline void sanitize_reuse(const void *p, size_t size) { (void)p, (void)s
 
 static inline void sanitize_root(const void *p, size_t size) { (void)p, (void)size; }
 
-static inline void sanitize_thread_stack(const void **low, size_t *size) {
-  (void)low, (void)size;
-}
+static inline void sanitize_thread_stack(const void **low, size_t *size) { (void)low, (void)size; }
 
 #endif
 
@@ -101,9 +94,7 @@ static inline void *sanitize_register(const char *low, const char *high) {
   return (void *)(uintptr_t)VALGRIND_STACK_REGISTER(low, high - 1);
 }
 
-static inline void sanitize_deregister(void *id) {
-  VALGRIND_STACK_DEREGISTER((unsigned)(uintptr_t)id);
-}
+static inline void sanitize_deregister(void *id) { VALGRIND_STACK_DEREGISTER((unsigned)(uintptr_t)id); }
 
 #else
 
