@@ -327,68 +327,67 @@ local function looks_up()
   assert(dns.getaddrinfo("slow.test", "inet")[1].addr == "127.0.0.1")
 end
 
-describe("with a silent server of names", function()
-  setup(function() names = dnsmasq.start { ["slow.test"] = { "127.0.0.1", "::1" } } end)
-  teardown(function() names:stop() end)
+-- Not in a describe of their own: that would register them too late for the table below.
+setup(function() names = dnsmasq.start { ["slow.test"] = { "127.0.0.1", "::1" } } end)
+teardown(function() names:stop() end)
 
-  for name, wait in pairs {
-    ["dns.getaddrinfo"] = function() return dns.getaddrinfo("slow.test") end,
-    ["dns.toip"] = function() return dns.toip("slow.test") end,
-    ["socket.connect by name"] = function() return socket.connect("slow.test", 1) end,
-    ["socket.connect4 by name"] = function() return socket.connect4("slow.test", 1) end,
-    ["socket.connect6 by name"] = function() return socket.connect6("slow.test", 1) end,
-    ["socket.connect from a name"] = function()
-      return socket.connect("127.0.0.1", 1, "slow.test", 0)
+for name, wait in pairs {
+  ["dns.getaddrinfo"] = function() return dns.getaddrinfo("slow.test") end,
+  ["dns.toip"] = function() return dns.toip("slow.test") end,
+  ["socket.connect by name"] = function() return socket.connect("slow.test", 1) end,
+  ["socket.connect4 by name"] = function() return socket.connect4("slow.test", 1) end,
+  ["socket.connect6 by name"] = function() return socket.connect6("slow.test", 1) end,
+  ["socket.connect from a name"] = function()
+    return socket.connect("127.0.0.1", 1, "slow.test", 0)
+  end,
+  ["socket.bind by name"] = function() return socket.bind("slow.test", 0) end,
+} do
+  behaves(name, false, function()
+    return with_silent_dns { wait = wait, works = looks_up }
+  end)
+end
+
+behaves("connect by name", true, function()
+  local client = socket.tcp()
+  return with_silent_dns {
+    own = "nil",
+    wait = function(timeout)
+      client:settimeout(timeout)
+      return client:connect("slow.test", 1)
     end,
-    ["socket.bind by name"] = function() return socket.bind("slow.test", 0) end,
-  } do
-    behaves(name, false, function()
-      return with_silent_dns { wait = wait, works = looks_up }
-    end)
-  end
+    works = function() connects(client, "slow.test") end,
+    close = function() client:close() end,
+  }
+end)
 
-  behaves("connect by name", true, function()
-    local client = socket.tcp()
-    return with_silent_dns {
-      own = "nil",
-      wait = function(timeout)
-        client:settimeout(timeout)
-        return client:connect("slow.test", 1)
-      end,
-      works = function() connects(client, "slow.test") end,
-      close = function() client:close() end,
-    }
-  end)
+behaves("bind by name", true, function()
+  local server = socket.tcp()
+  return with_silent_dns {
+    own = "nil",
+    wait = function(timeout)
+      server:settimeout(timeout)
+      return server:bind("slow.test", 0)
+    end,
+    works = function()
+      server:settimeout(5)
+      assert(server:bind("slow.test", 0))
+    end,
+    close = function() server:close() end,
+  }
+end)
 
-  behaves("bind by name", true, function()
-    local server = socket.tcp()
-    return with_silent_dns {
-      own = "nil",
-      wait = function(timeout)
-        server:settimeout(timeout)
-        return server:bind("slow.test", 0)
-      end,
-      works = function()
-        server:settimeout(5)
-        assert(server:bind("slow.test", 0))
-      end,
-      close = function() server:close() end,
-    }
-  end)
-
-  behaves("http.get by name", true, function()
-    local server = peers.stalling_http()
-    local url = ("http://slow.test:%d/works"):format(server.port)
-    return with_silent_dns {
-      own = "nil",
-      wait = function(timeout) return http.get(url, { timeout = timeout }) end,
-      works = function() assert(assert(http.get(url)).body == "works") end,
-      close = function()
-        http.close_idle()
-        server:close()
-      end,
-    }
-  end)
+behaves("http.get by name", true, function()
+  local server = peers.stalling_http()
+  local url = ("http://slow.test:%d/works"):format(server.port)
+  return with_silent_dns {
+    own = "nil",
+    wait = function(timeout) return http.get(url, { timeout = timeout }) end,
+    works = function() assert(assert(http.get(url)).body == "works") end,
+    close = function()
+      http.close_idle()
+      server:close()
+    end,
+  }
 end)
 
 -- ---- HTTP ----
@@ -436,7 +435,7 @@ behaves("http.get of half a body for a file", true, fetches("/half-body", "nil",
   })
   return http.get(url, { timeout = t, file = FILE })
 end))
-behaves("http.get with a sink that waits", false, fetches("/works", nil, function(url)
+behaves("http.get with a sink that waits", false, fetches("/half-body", nil, function(url)
   return http.get(url, { sink = function() green.sleep(10) end })
 end))
 behaves("http.request", true, fetches("/silent", "nil", function(url, timeout)
