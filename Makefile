@@ -49,7 +49,8 @@ ALL_CFLAGS += $(SANITIZE_FLAGS)
 
 # Lua: upstream's, unless LUA=system. Scripts see what Debian's lua5.4 shows
 # them: the same search paths, so that Debian's C modules are found, and the
-# same functions kept from 5.3.
+# same functions kept from 5.3. What asks the compiler is expanded late (`=`):
+# where `make demo` first has to install one, there is none when this is read.
 LUA_DIR := $(BUILD)/lua-src
 ifeq ($(filter system,$(LUA)),)
   LUA_INC  := $(LUA_DIR)
@@ -58,11 +59,11 @@ else
   LUA_INC  := /usr/include/lua5.4
   LUA_LIB  := -l:liblua5.4.a
 endif
-MULTIARCH  := $(shell $(CC) -print-multiarch 2>/dev/null)
+MULTIARCH   = $(shell $(CC) -print-multiarch 2>/dev/null)
 LUA_SHARE  := $(foreach d,/usr/local/share /usr/local/lib /usr/share,$d/lua/5.4/?.lua;$d/lua/5.4/?/init.lua;)
-LUA_SO     := $(foreach d,/usr/local/lib /usr/lib/$(MULTIARCH) /usr/lib,$d/lua/5.4/?.so;)
+LUA_SO      = $(foreach d,/usr/local/lib /usr/lib/$(MULTIARCH) /usr/lib,$d/lua/5.4/?.so;)
 space := $() $()
-LUA_CFLAGS := -std=gnu11 $(CFLAGS) -w -DLUA_USE_LINUX -DLUA_COMPAT_5_3 $(SANITIZE_FLAGS) \
+LUA_CFLAGS  = -std=gnu11 $(CFLAGS) -w -DLUA_USE_LINUX -DLUA_COMPAT_5_3 $(SANITIZE_FLAGS) \
   -DLUA_PATH_DEFAULT='"$(subst $(space),,$(LUA_SHARE))./?.lua;./?/init.lua"' \
   -DLUA_CPATH_DEFAULT='"$(subst $(space),,$(LUA_SO))/usr/local/lib/lua/5.4/loadall.so;./?.so"'
 
@@ -92,6 +93,7 @@ lint: all ## luacheck, order of rooms, exported names, sizes, doc blocks
 	tools/lint $(OUT)
 
 bench: all $(OUT)/libgreen.a ## the figures: `name metric value unit`
+	tools/deps bench
 	CC='$(CC)' bench/run $(OUT)
 
 asan: ## build build/asan/greenlua
