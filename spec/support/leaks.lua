@@ -108,8 +108,20 @@ local function count_left(what, was, is)
   if was and is and is > was then return ("%s left: %d, were %d"):format(what, is, was) end
 end
 
+-- A Lua stack that was deep once is halved by each cycle (lgc.c, traversethread;
+-- ldo.c, luaD_shrinkstack): collect as long as that helps.
+local function settled_bytes()
+  local bytes, before = collectgarbage("count"), math.huge
+  while bytes < 0.9 * before do
+    before = bytes
+    collect()
+    bytes = collectgarbage("count")
+  end
+  return bytes * 1024
+end
+
 local function bytes_left(before, tolerated)
-  local bytes = collectgarbage("count") * 1024
+  local bytes = settled_bytes()
   if bytes > before.bytes + tolerated then
     return ("%d bytes of Lua memory left"):format(bytes - before.bytes)
   end
