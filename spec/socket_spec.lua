@@ -66,6 +66,49 @@ describe("receive", function()
     end)
   end)
 
+  it("LSO1 a long line keeps nothing of its CRs, and what follows it stays", function()
+    with_pair(function(a, b)
+      b:send(("x\r"):rep(5000) .. "\r\nnext\r\n")
+      assert.is_true(("x"):rep(5000) == a:receive())
+      assert.are.equal("next\r\n", a:receive("*L"))
+    end)
+  end)
+
+  it("a line of 1 MiB costs no more than its bytes", function()
+    with_pair(function(a, b)
+      local text = ("x"):rep(1 << 20)
+      local sender = green.spawn(function() return b:send(text .. "\n") end)
+      local start = os.clock()
+      local line = a:receive()
+      assert.is_true(text == line)
+      assert.is_true(os.clock() - start < (support.is_sanitized and 5 or 1))
+      assert.are.equal(#text + 1, sender:get())
+    end)
+  end)
+
+  it("a finalizer may close the socket while its line is copied", function()
+    local previous = collectgarbage("incremental", 1, 1000)
+    local _ <close> = setmetatable({}, { __close = function()
+      collectgarbage("incremental", 200, 100) -- the defaults
+      collectgarbage(previous)
+    end })
+    for _ = 1, 5 do
+      with_pair(function(a, b)
+        b:send((("x"):rep(300) .. "\n"):rep(150))
+        a:receive()
+        setmetatable({}, { __gc = function() a:close() end })
+        local line, message
+        repeat
+          line, message = a:receive()
+          assert.is_true(line == nil or line == ("x"):rep(300))
+        until not line
+        assert.are.equal("closed", message)
+        assert.are.same({ nil, "closed", "", "EBADF" }, { a:receive(5) })
+        assert.is_false(a:dirty())
+      end)
+    end
+  end)
+
   it("LSO1 a pattern without its star is misuse", function()
     with_pair(function(a)
       for _, pattern in ipairs { "l", "a", "x", "" } do

@@ -159,7 +159,21 @@ static void test_long_line(void) {
   } while (got == GREEN_TIMEDOUT);
   CHECK(got == LONG);
   CHECK(memcmp(stream_data(p.s), text, LONG) == 0);
+  CHECK(p.s->size > LONG); /* it has doubled, not grown byte by byte */
   free(text);
+  close_pair(&p);
+}
+
+static void test_drop(void) {
+  Pair p = open_pair();
+  feed(&p, "\ra\r\rb\r\nc\rd");
+  CHECK(stream_read_line(p.s, DEADLINE_NEVER) == 7);
+  CHECK(stream_drop(p.s, 7, '\r') == 3 && front_is(p.s, "ab\nc\rd"));
+  CHECK(stream_drop(p.s, 3, '\r') == 3 && front_is(p.s, "ab\nc\rd"));
+  stream_consume(p.s, 4);
+  CHECK(stream_buffered(p.s) == 2 && stream_drop(p.s, 1, '\r') == 0 && front_is(p.s, "d"));
+  stream_consume(p.s, 5);
+  CHECK(stream_buffered(p.s) == 0 && stream_drop(p.s, 0, '\r') == 0);
   close_pair(&p);
 }
 
@@ -323,6 +337,7 @@ int main(void) {
   RUN("SO9 a timeout loses nothing", test_timeout_keeps_the_bytes);
   RUN("DEADLINE_NOW never waits", test_now_never_waits);
   RUN("a line may be longer than the scratch", test_long_line);
+  RUN("bytes are dropped out of the middle; too many are consumed harmlessly", test_drop);
   RUN("an idle stream holds no buffer", test_idle_has_no_buffer);
   RUN("a loan is called in with its bytes kept", test_loan_moves);
   RUN("SO1 close wakes the reader", test_close_wakes);

@@ -205,7 +205,7 @@ static int fill_line(Stream *s, ssize_t *length, Deadline deadline) {
       return 0;
     }
     seen = have;
-    int code = fill(s, have + 1, deadline);
+    int code = fill(s, 0, deadline); /* how long it will be is not known: the buffer doubles */
     if (code < 0) return code;
   }
 }
@@ -254,9 +254,19 @@ ssize_t stream_read_some(Stream *s, size_t max, Deadline deadline) {
   return end_read(s, code, have < max ? have : max);
 }
 
+size_t stream_drop(Stream *s, size_t n, char c) {
+  if (n == 0 || !memchr(stream_data(s), c, n)) return n; /* nearly always */
+  char *from = s->base + s->start + n, *to = from;       /* backwards: the rest stays where it is */
+  for (size_t i = 0; i < n; i++)
+    if (*--from != c) *--to = *from;
+  n -= (size_t)(to - from);
+  s->start += (size_t)(to - from);
+  return n;
+}
+
 void stream_consume(Stream *s, size_t n) {
-  assert(n <= stream_buffered(s));
-  s->start += n;
+  size_t have = stream_buffered(s);
+  s->start += n < have ? n : have;
   if (s->poll.fd < 0 && s->start == s->end) drop_buffer(s);
 }
 

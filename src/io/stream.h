@@ -86,8 +86,13 @@ ssize_t stream_read_some(Stream *s, size_t max, Deadline deadline);
 static inline const char *stream_data(const Stream *s) { return s->base ? s->base + s->start : ""; }
 static inline size_t stream_buffered(const Stream *s) { return s->end - s->start; }
 
-/* Takes `n` buffered bytes away. stream_data's memory stays valid until the
-** next call on any stream of the hub. */
+/* Takes every `c` out of the first `n` buffered bytes. Returns how many of them
+** are left, at stream_data. */
+size_t stream_drop(Stream *s, size_t n, char c);
+
+/* Takes `n` buffered bytes away, or all if there are fewer: who copied them may
+** have run a collector, and with it a finalizer that closed the stream.
+** stream_data's memory stays valid until the next call on any stream of the hub. */
 void stream_consume(Stream *s, size_t n);
 
 /* ---- writing ---- */

@@ -51,30 +51,16 @@ static ssize_t read_kind(Stream *s, ReadKind kind, size_t count, Deadline deadli
   }
 }
 
-/* Pushes a line without any of its CRs (LSO1), nor its LF. */
-static void push_line(lua_State *L, const char *line, size_t len) {
-  if (len > 0 && line[len - 1] == '\n') len--;
-  if (len > 0 && line[len - 1] == '\r') len--;
-  if (!memchr(line, '\r', len)) { /* nearly always */
-    lua_pushlstring(L, line, len);
-    return;
-  }
-  luaL_Buffer b;
-  char *to = luaL_buffinitsize(L, &b, len);
-  size_t n = 0;
-  for (size_t i = 0; i < len; i++)
-    if (line[i] != '\r') to[n++] = line[i];
-  luaL_pushresultsize(&b, n);
-}
-
 /* Takes `n` bytes off the buffer and pushes them, behind the prefix, which is
-** argument 3. Should pushing raise, nothing was taken. */
+** argument 3; a line without its LF and any of its CRs (LSO1). Should pushing
+** raise, nothing was taken but CRs. lua_pushlstring copies before it collects
+** (lapi.c); after it the bytes may be gone, since finalizers close sockets. */
 static void push_front(lua_State *L, Stream *s, ReadKind kind, size_t n, size_t prefix) {
+  if (kind == READ_LINE) n = stream_drop(s, n, '\r');
+  const char *data = stream_data(s);
+  bool ended = kind == READ_LINE && n > 0 && data[n - 1] == '\n';
   if (prefix > 0) lua_pushvalue(L, 3);
-  if (kind == READ_LINE)
-    push_line(L, stream_data(s), n);
-  else
-    lua_pushlstring(L, stream_data(s), n);
+  lua_pushlstring(L, data, ended ? n - 1 : n);
   if (prefix > 0) lua_concat(L, 2);
   stream_consume(s, n);
 }
