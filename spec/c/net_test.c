@@ -242,6 +242,26 @@ static void test_close_ends_all_tries(void) {
   silent_close(&x);
 }
 
+/* Its share of the time is over, and before it runs it is closed: that ends the
+** whole call. */
+static void test_close_after_the_wake(void) {
+  Silent x;
+  Job job;
+  Address other;
+  silent_open(&x);
+  Stream *server = listener(AF_INET, 5, &other), *s = new_stream();
+  Address list[2] = {x.at, other};
+  job_start(&job, s, list, 2, connect_job);
+  hub_ready(&job.task, GREEN_TIMEDOUT);
+  stream_close(s);
+  hub_join_task(&hub, &job.task, DEADLINE_NEVER);
+  CHECK_INT(job.result, GREEN_CLOSED);
+  CHECK_INT(s->poll.fd, -1);
+  drop(s);
+  drop(server);
+  silent_close(&x);
+}
+
 static void test_bind(void) {
   Address at;
   Stream *server = listener(AF_INET, 5, &at), *s = new_stream();
@@ -301,6 +321,7 @@ int main(void) {
   RUN("a timed out connect leaves a given socket fit for the next", test_dissolve);
   RUN("SO7 cancel closes the half-open socket", test_cancel);
   RUN("SO1 close ends a connect and its further tries", test_close_ends_all_tries);
+  RUN("SO1 a close between wake and run ends a connect, too", test_close_after_the_wake);
   RUN("bind takes the first address it is granted", test_bind);
   RUN("connect from a given local address", test_local_address);
   RUN("accept ends by deadline, busy, close", test_accept_ends);

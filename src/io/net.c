@@ -69,13 +69,16 @@ static void dissolve(int fd) {
 ** connect: other than SO_ERROR, that also leaves the socket fit for another try
 ** after a failure (Linux: af_inet.c, __inet_stream_connect). */
 static int connect_to(Stream *s, const Address *to, const Address *local, Deadline deadline) {
-  if (local && bind(s->poll.fd, &local->sa, local->len) < 0) return -errno;
+  int fd = s->poll.fd;
+  if (local && bind(fd, &local->sa, local->len) < 0) return -errno;
   for (bool waited = false;; waited = true) {
-    if (connect(s->poll.fd, &to->sa, to->len) == 0 || (waited && errno == EISCONN)) return 0;
+    if (connect(fd, &to->sa, to->len) == 0 || (waited && errno == EISCONN)) return 0;
     if (errno != EINPROGRESS && errno != EINTR && !(waited && errno == EALREADY)) return -errno;
     int code = stream_wait(s, EV_WRITE, "connect", deadline);
-    if (code == GREEN_CLOSED || code == GREEN_BUSY) return code; /* not ours any more */
-    if (code < 0 && deadline != DEADLINE_NOW) dissolve(s->poll.fd);
+    /* Woken by news or by its time, and closed before it ran. */
+    if (s->poll.fd != fd) return is_final(code) ? code : GREEN_CLOSED;
+    if (code == GREEN_BUSY) return code; /* another's attempt */
+    if (code < 0 && deadline != DEADLINE_NOW) dissolve(fd);
     if (code < 0) return code;
   }
 }
@@ -87,7 +90,7 @@ static int connect_fresh(Stream *s, const Address *to, const Address *local, Dea
   stream_open(s, fd);
   int code = connect_to(s, to, local, deadline);
   bool goes_on = code == GREEN_TIMEDOUT && deadline == DEADLINE_NOW;
-  if (code < 0 && code != GREEN_CLOSED && !goes_on) stream_close(s);
+  if (code < 0 && s->poll.fd == fd && !goes_on) stream_close(s);
   return code;
 }
 
