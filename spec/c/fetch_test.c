@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
+#include "../../src/io/resolver.h"
 #include "test.h"
 
 /* ---- the server: a process that answers by the request's path ---- */
@@ -302,6 +303,89 @@ static void ended_by_others(void) {
   CHECK_INT(hub_join(&hub, DEADLINE_NEVER), 0);
 }
 
+/* ---- an exchange that is over when its waiter runs ---- */
+
+typedef struct Reader {
+  Task task; /* first */
+  Fetch *fetch;
+  FetchRequest request; /* what it starts, if it starts */
+  int code;
+} Reader;
+
+static void read_head(Task *t) {
+  Reader *r = (Reader *)t;
+  const char *text;
+  size_t len;
+  r->code = fetch_head(r->fetch, &text, &len, soon(5));
+}
+
+static void start_it(Task *t) {
+  Reader *r = (Reader *)t;
+  r->code = fetch_start(r->fetch, &r->request, soon(5));
+}
+
+static void begin_reader(Reader *r, Fetch *f, void (*body)(Task *)) {
+  r->fetch = f;
+  r->code = 1;
+  task_init_spawned(&r->task, &hub, body);
+  hub_spawn(&r->task);
+  CHECK_INT(hub_yield(&hub), 0);
+}
+
+static void closed_after_news(void) {
+  static Reader r;
+  Fetch f;
+  begin(&f, "/silent", false);
+  begin_reader(&r, &f, read_head);
+  hub_ready(&r.task, GREEN_OK);
+  fetch_close(&f);
+  double start = test_seconds();
+  CHECK_INT(hub_join_task(&hub, &r.task, DEADLINE_NEVER), 0);
+  CHECK_INT(r.code, GREEN_CLOSED);
+  CHECK(test_seconds() - start < 3);
+}
+
+/* The next exchange of the same Fetch is not the old waiter's to close. */
+static void begun_again(void (*body)(Task *), Reader *r) {
+  Fetch f;
+  const char *text;
+  size_t len;
+  FetchRequest next = to("/connection", false);
+  if (body == start_it)
+    fetch_init(&f, &hub);
+  else
+    begin(&f, "/silent", false);
+  begin_reader(r, &f, body);
+  CHECK(f.waiter == &r->task);
+  fetch_close(&f);
+  next = to("/connection", false);
+  CHECK_INT(fetch_start(&f, &next, soon(5)), 0);
+  CHECK_INT(fetch_head(&f, &text, &len, soon(5)), 0);
+  CHECK_INT(r->code, GREEN_CLOSED);
+  CHECK_INT(fetch_body(&f, FETCH_UNLIMITED, &text, &len, soon(5)), 0);
+  CHECK_INT(len, 4);
+  fetch_close(&f);
+}
+
+static void restarted_meanwhile(void) {
+  static Reader reader, starter;
+  struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t len = sizeof a;
+  char servers[32];
+  begun_again(read_head, &reader);
+  int dns = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* it never answers */
+  CHECK_INT(bind(dns, (struct sockaddr *)&a, len), 0);
+  getsockname(dns, (struct sockaddr *)&a, &len);
+  snprintf(servers, sizeof servers, "127.0.0.1:%d", ntohs(a.sin_port));
+  CHECK_INT(resolver_set_servers(&hub, servers), 0);
+  starter.request = to("/connection", false);
+  starter.request.host = "silence.test";
+  starter.request.connect_by = soon(5);
+  begun_again(start_it, &starter);
+  CHECK_INT(resolver_set_servers(&hub, NULL), 0);
+  close(dns);
+}
+
 static void deadlines(void) {
   Fetch f;
   const char *text;
@@ -357,6 +441,8 @@ int main(void) {
   RUN("HC2 libcurl never resolves; names go through the resolver", own_resolve);
   RUN("HC5 a body waits for its reader, and counts as no event then", pauses);
   RUN("HC1 closing and cancelling end a wait", ended_by_others);
+  RUN("a close between the news and its waiter's turn ends the wait", closed_after_news);
+  RUN("an exchange that begins meanwhile is let alone", restarted_meanwhile);
   RUN("T12 deadlines and stalls end a wait", deadlines);
   RUN("idle connections do not keep the loop alive", idle_connections);
   RUN("T25 header lines cannot be broken", header_checks);

@@ -272,11 +272,12 @@ static int resolve(Fetch *f, const FetchRequest *r, Deadline deadline) {
   f->numeric = resolver_numeric(r->host, AF_UNSPEC, list) > 0;
   if (f->numeric) return GREEN_OK;
   Deadline until = deadline < r->connect_by ? deadline : r->connect_by;
+  unsigned exchange = f->exchange;
   f->resolving = true;
   f->waiter = hub_running(f->hub);
   int n = resolver_lookup(f->hub, r->host, AF_UNSPEC, list, ADDRESSES_MAX, until);
+  if (f->exchange != exchange) return n < 0 ? n : GREEN_CLOSED;
   f->waiter = NULL;
-  if (!f->resolving) return GREEN_CLOSED; /* by another greenlet */
   f->resolving = false;
   return n < 0 ? n : give_addresses(f, r, list, n);
 }
@@ -404,7 +405,9 @@ int fetch_start(Fetch *f, const FetchRequest *r, Deadline deadline) {
   if (code == -ELIBACC) return explain(f, code, libcurl_error());
   if (code < 0) return code;
   f->curl = loop->curl;
+  unsigned exchange = f->exchange;
   code = resolve(f, r, deadline);
+  if (f->exchange != exchange) return code; /* closed meanwhile; another may have begun */
   if (code == GREEN_OK) {
     f->job.easy = f->curl->easy_init();
     code = f->job.easy ? begin(f, loop, r) : -ENOMEM;
@@ -417,13 +420,17 @@ int fetch_start(Fetch *f, const FetchRequest *r, Deadline deadline) {
 
 /* Waits for news of the transfer, at most until `deadline`, and at most
 ** `f->stall` seconds after the last progress. Only bytes of the body are
-** progress: an endless head or endless chunk extensions are not (T12). */
+** progress: an endless head or endless chunk extensions are not (T12). Another
+** greenlet may have closed the exchange before this one runs, and begun the
+** next, whose waiter is not to be touched. */
 static int wait_news(Fetch *f, const char *what, Deadline deadline) {
   if (f->waiter) return GREEN_BUSY;
+  unsigned exchange = f->exchange;
   for (;;) {
     Deadline stalled = f->stall > 0 ? f->progress + f->stall : DEADLINE_NEVER;
     f->waiter = hub_running(f->hub);
     int code = hub_park(f->hub, what, stalled < deadline ? stalled : deadline);
+    if (f->exchange != exchange) return code < 0 ? code : GREEN_CLOSED;
     f->waiter = NULL;
     if (code != GREEN_TIMEDOUT || stalled >= deadline) return code;
     if (f->progress + f->stall <= stalled) return GREEN_TIMEDOUT;
@@ -499,6 +506,7 @@ int fetch_skip(Fetch *f, size_t limit, Deadline deadline) {
 }
 
 void fetch_close(Fetch *f) {
+  f->exchange++;
   f->resolving = false;
   curlloop_remove(&f->job);
   if (f->job.easy) f->curl->easy_cleanup(f->job.easy);
@@ -512,6 +520,7 @@ void fetch_close(Fetch *f) {
   buffer_free(&f->in);
   buffer_free(&f->out);
   wake(f, GREEN_CLOSED);
+  f->waiter = NULL;
 }
 
 const char *fetch_message(const Fetch *f, int code) {

@@ -57,6 +57,7 @@ typedef struct Fetch {
   FetchBuffer in;               /* body that has come and was not read */
   FetchBuffer out;              /* the piece handed out last */
   Task *waiter;                 /* who waits for news; NULL: nobody */
+  unsigned exchange;            /* how many were closed: a waiter's is over when this has changed */
   uint64_t received;            /* bytes of the body so far */
   uint64_t max_body;
   size_t pause_at;                /* bytes in `in` that pause the transfer; SIZE_MAX: never */
