@@ -229,6 +229,31 @@ describe("dns: a process of its own", function()
     assert.are.equal("10.0.0.4\n", toip_of("four", env))
   end)
 
+  it("a connect with timeout 0 does not wait, and finds the answer later", function()
+    local server <close> = dnsmasq.start(RECORDS)
+    local out = support.succeeds([[
+      local green, socket = require "green", require "green.socket"
+      local turns = 0
+      local other = green.spawn(function() while true do turns = turns + 1 green.sleep(0) end end)
+      green.sleep(0)
+      local function connect(name)
+        local before = turns
+        local s <close> = socket.tcp()
+        s:settimeout(0)
+        local _, message = s:connect(name, 9)
+        return message, turns - before
+      end
+      print(connect "none.test")
+      setmetatable({}, { __gc = function() print(connect "four.test") end })
+      collectgarbage()
+      local message
+      repeat green.sleep(0.01) message = connect "none.test" until message ~= "timeout"
+      print(message)
+      other:kill()
+    ]], { env = { GREENLUA_DNS_SERVERS = server.address } })
+    assert.are.equal("timeout\t0\ntimeout\t0\nhost or service not provided, or not known\n", out)
+  end)
+
   it("DN5 the program ends while a query is open", function()
     local server <close> = dnsmasq.start(RECORDS)
     server:pause()

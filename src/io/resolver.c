@@ -284,6 +284,7 @@ static int await(Resolver *r, Lookup *l, Address *out, int max, Deadline deadlin
   while (!l->done) {
     Deadline until = l->n > 0 ? l->first + LATE_FAMILY : DEADLINE_NEVER;
     if (l->n > 0 && hub_now_update(r->hub) >= until) break;
+    if (deadline <= r->hub->now) return GREEN_TIMEDOUT; /* the answer will be in the cache */
     int code = hub_park_in(r->hub, &l->waiters, "resolve", l, until < deadline ? until : deadline);
     if (code < 0 && !(code == GREEN_TIMEDOUT && until < deadline)) return code;
   }
