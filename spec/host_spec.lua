@@ -150,6 +150,19 @@ describe("life #host", function()
     assert.is_truthy(text:find("this operation would block forever", 1, true), text)
   end)
 
+  it("waits at its end in no coroutine of the script's, which may be gone", function()
+    local result = run([[
+      local green = require "green"
+      coroutine.wrap(function() green.sleep(0.001) end)()
+      green.spawn(function()
+        for _ = 1, 2 do collectgarbage() end
+        print(coroutine.status(green.main().thread), debug.traceback(green.main().thread, "main"))
+      end)]])
+    assert.are.equal("", result.stderr)
+    assert.matches("^normal\tmain\nstack traceback:\n", result.stdout)
+    assert.are.equal(0, result.status)
+  end)
+
   it("has the collector in generational mode, as lua5.4 (D16)", function()
     assert.are.equal("generational\n", (sh [[$LUA -e 'print(collectgarbage "generational")']]))
   end)
@@ -194,6 +207,27 @@ describe("Ctrl-C #host", function()
     local text, status = interrupted [[require "green".sleep(100)]]
     assert.are.equal(130, status)
     assert.is_truthy(text:find("interrupted!", 1, true))
+  end)
+
+  it("may come while a greenlet ends, which has no state any more", function()
+    for i = 1, 40 do
+      local text, status = sh("timeout --foreground --preserve-status -s INT -k 10 " .. 0.05 + i / 1000 .. [[ $LUA -e '
+        local green = require "green"
+        while true do
+          for _ = 1, 20 do green.spawn(function() end) end
+          green.sleep(0)
+        end']])
+      assert.are.equal(130, status, text)
+    end
+  end)
+
+  it("may come while the state closes, when the hub is gone", function()
+    local text = sh [[$LUA -e '
+      local heap = {} -- frees for some time, after the last finalizer, which is the hub
+      for i = 1, 1000000 do heap[i] = { i } end
+      setmetatable({}, { __gc = function() os.execute "(sleep 0.01; kill -INT $PPID) &" end })
+      '; echo $?]]
+    assert.are.equal("130\n", text)
   end)
 
   it("pressed again ends it at once", function()

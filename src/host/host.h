@@ -80,8 +80,9 @@ bool repl_run(lua_State *L);
 /* ---- interrupt.c ---- */
 
 /* From now on the first Ctrl-C cancels every greenlet, main included, and the
-** second ends the process. Needs the hub. */
-void interrupt_init(lua_State *L);
+** second ends the process; see interrupt.c for what the first cannot interrupt.
+** Needs the hub, and lasts until that ends. */
+void interrupt_init(void);
 
 /* Has Ctrl-C been pressed? */
 bool interrupt_pending(void);

@@ -148,14 +148,14 @@ static int run(lua_State *L) {
   luaL_requiref(L, "green.core", luaopen_green_core, 0);
   if (o->isolated) drop_current_folder(L);
   create_arg(L, o);
-  interrupt_init(L);
+  interrupt_init();
   lua_settop(L, 1);
   lua_gc(L, LUA_GCRESTART);
   lua_gc(L, LUA_GCGEN, 0, 0); /* as lua.c (D16) */
   bool ok = run_all(L, o);
   if (!interrupt_pending()) {
     lgreenlet_absolve();
-    int code = hub_join_spawned(hub_current(), DEADLINE_NEVER);
+    int code = hub_join_spawned(lcheck_waitable(L, "greenlua"), DEADLINE_NEVER);
     if (code != GREEN_OK) lcheck_raise(L, code, "greenlua");
   }
   lua_pushboolean(L, ok);

@@ -15,10 +15,10 @@
 #include "host.h"
 
 /* Waits until stdin has something, if stdin is of a kind that one can wait for. */
-static int wait_for_input(void) {
+static int wait_for_input(lua_State *L) {
   struct stat st;
   if (fstat(STDIN_FILENO, &st) != 0 || S_ISREG(st.st_mode)) return 0;
-  int events = wait_fd(hub_current(), STDIN_FILENO, EV_READ, DEADLINE_NEVER);
+  int events = wait_fd(lcheck_waitable(L, "stdin"), STDIN_FILENO, EV_READ, DEADLINE_NEVER);
   if (events == -EPERM) return 0; /* epoll_ctl(2): the file does not support epoll */
   return events < 0 ? events : 0;
 }
@@ -40,7 +40,7 @@ static bool push_line(lua_State *L, bool first) {
   fputs(push_prompt(L, first), stdout);
   fflush(stdout);
   lua_pop(L, 1);
-  int code = wait_for_input();
+  int code = wait_for_input(L);
   if (code < 0) lcheck_raise(L, code, "stdin");
   luaL_Buffer line;
   luaL_buffinit(L, &line);
