@@ -141,6 +141,7 @@ static void test_no_descriptor(void) {
   CHECK_INT(wait_fd(&hub, -1, EV_READ, DEADLINE_NEVER), -EBADF);
   CHECK_INT(wait_fd(&hub, fds[0], EV_READ, DEADLINE_NEVER), -EBADF);
   CHECK_INT(wait_fd(&hub, 1 << 20, EV_WRITE, DEADLINE_NEVER), -EBADF);
+  CHECK_INT(wait_fd(&hub, INT32_MAX, EV_READ, DEADLINE_NEVER), -EBADF); /* libev would abort */
 }
 
 /* epoll refuses regular files (EPERM, epoll_ctl(2)); they are always ready. */

@@ -4,6 +4,7 @@
 #include "wait.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -93,9 +94,12 @@ static void on_foreign(struct ev_loop *loop, ev_io *w, int events) {
   hub_ready(t, events & EV_ERROR ? -EBADF : events);
 }
 
+int wait_check(int fd) { return fcntl(fd, F_GETFD) < 0 ? -errno : 0; }
+
 int wait_fd(Hub *hub, int fd, int events, Deadline deadline) {
   Task *self = hub_running(hub);
-  if (fd < 0) return -EBADF;
+  int bad = wait_check(fd);
+  if (bad) return bad;
   if (!hub_can_wait(hub)) return GREEN_NOWAIT;
   ev_io_init(&self->io.ev, on_foreign, fd, events);
   self->io.ev.data = self;

@@ -33,6 +33,11 @@ int pollable_wait(Pollable *p, int event, const char *what, Deadline deadline);
 ** was none. Never waits. */
 int pollable_detach(Pollable *p);
 
+/* Returns 0 if the descriptor is open, else -EBADF. To be asked before a watcher
+** of a foreign one starts: libev sizes a table by the highest descriptor, and
+** aborts when that is absurd. */
+int wait_check(int fd);
+
 /* Waits for `events` on a descriptor that is not ours. Returns the events that
 ** came (> 0), -EBADF, or a code as hub_park. */
 int wait_fd(Hub *hub, int fd, int events, Deadline deadline);

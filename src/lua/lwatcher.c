@@ -10,11 +10,11 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "../hub/wait.h"
 #include "lcallback.h"
 #include "lcheck.h"
 #include "lgreenlet.h"
@@ -341,11 +341,9 @@ static Watcher *check_is(lua_State *L, const Kind *kind, const char *fname) {
   return w;
 }
 
-/* libev sizes a table by the highest descriptor, and aborts when that is
-** absurd: only what is open reaches it. */
 static void check_descriptor(lua_State *L, const Watcher *w) {
-  if (w->kind != &io_kind || fcntl(w->ev.io.ev.fd, F_GETFD) >= 0) return;
-  luaL_error(L, "cannot watch descriptor %d: %s", w->ev.io.ev.fd, status_text(-EBADF));
+  int code = w->kind == &io_kind ? wait_check(w->ev.io.ev.fd) : 0;
+  if (code < 0) luaL_error(L, "cannot watch descriptor %d: %s", w->ev.io.ev.fd, status_text(code));
 }
 
 /*
