@@ -459,6 +459,26 @@ static void resolv_conf_is_parsed(void) {
   CHECK(!c.rotate);
 }
 
+static bool no_memory;
+
+/* libc's for the whole program, but it can be made to fail. */
+char *strdup(const char *s) {
+  size_t n = strlen(s) + 1;
+  char *copy = no_memory ? NULL : malloc(n);
+  return copy ? memcpy(copy, s, n) : NULL;
+}
+
+static void servers_without_memory(void) {
+  ResolvConf c;
+  no_memory = true;
+  resolvconf_read(&c, "/nonexistent/resolv.conf");
+  int code = resolvconf_set_servers(&c, "10.0.0.1");
+  no_memory = false;
+  CHECK_INT(code, -ENOMEM);
+  CHECK_INT(c.nservers, 1);
+  CHECK_STR(text_of(&c.servers[0]), "127.0.0.1");
+}
+
 static void server_lists_are_parsed(void) {
   static const char *const bad[] = {
       "",     ",",       "host",  "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:x",
@@ -851,6 +871,7 @@ int main(void) {
   RUN("DN6 numbers are as getaddrinfo(AI_NUMERICHOST) has them", numbers_as_libc);
   RUN("DN6 numbers, localhost and impossible names reach no server", names_without_server);
   RUN("DN4 resolv.conf is parsed, with its options", resolv_conf_is_parsed);
+  RUN("without memory there is a server nevertheless", servers_without_memory);
   RUN("lists of servers are parsed", server_lists_are_parsed);
   RUN("the search list follows ndots", search_order);
   RUN("the hosts file comes first, and is reread", hosts_come_first);

@@ -17,6 +17,14 @@ static void add_server(ResolvConf *conf, const Address *a) {
   if (conf->nservers < RESOLVCONF_SERVERS) conf->servers[conf->nservers++] = *a;
 }
 
+/* The server of a file that names none. Allocates nothing: it cannot fail. */
+static void add_loopback(ResolvConf *conf) {
+  Address a;
+  address_from_raw(&a, AF_INET, &(struct in_addr){htonl(INADDR_LOOPBACK)});
+  address_set_port(&a, DNS_PORT);
+  add_server(conf, &a);
+}
+
 static void add_search(ResolvConf *conf, const char *domain) {
   while (*domain == '.') domain++;
   size_t len = strlen(domain);
@@ -101,7 +109,7 @@ void resolvconf_read(ResolvConf *conf, const char *path) {
   }
   from_environment(conf, "LOCALDOMAIN", set_search);
   from_environment(conf, "RES_OPTIONS", set_options);
-  if (conf->nservers == 0) resolvconf_set_servers(conf, "127.0.0.1");
+  if (conf->nservers == 0) add_loopback(conf);
 }
 
 /* Parses "[v6]:port", "v6", "v4:port" or "v4"; writes into `word`. */

@@ -28,8 +28,8 @@ typedef struct ResolvConf {
 void resolvconf_read(ResolvConf *conf, const char *path);
 
 /* Replaces the servers by those of `list`: addresses with optional ports,
-** "127.0.0.1:5353,[::1]:53", separated by commas or spaces. Returns 0, or
-** -EINVAL and changes nothing. */
+** "127.0.0.1:5353,[::1]:53", separated by commas or spaces. Returns 0;
+** or -EINVAL or -ENOMEM, and nothing has changed. */
 int resolvconf_set_servers(ResolvConf *conf, const char *list);
 
 /* Writes the `step`th name to ask for `name` (0 is the first), which is shorter
