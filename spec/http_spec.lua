@@ -516,6 +516,20 @@ describe("http against hostile servers", function()
     assert.are.equal(0, server.requests)
   end)
 
+  it("wrong fields of a core transfer are named", function()
+    local cases = {
+      { { url = {} }, "bad field 'url' (string expected, got table)" },
+      { { method = "a\0b" }, "bad field 'method' (it holds a NUL byte)" },
+      { { port = "x" }, "bad field 'port' (number expected, got string)" },
+      { { body = true }, "bad field 'body' (string expected, got boolean)" },
+      { { headers = { "x", {} } }, "bad field 'headers' (strings without NUL bytes expected)" },
+    }
+    for _, case in ipairs(cases) do
+      local transfer = require "green.core".http.transfer()
+      assert.are.same({ false, case[2] }, { pcall(transfer.start, transfer, case[1]) })
+    end
+  end)
+
   it("options that are not known or of the wrong type are told", function()
     local cases = {
       { { timeuot = 1 }, "unknown option 'timeuot'" }, { { timeout = -1 }, "option 'timeout'" },
@@ -523,6 +537,7 @@ describe("http against hostile servers", function()
       { { sink = 1 }, "option 'sink'" }, { { sink = print, file = "x" }, "exclude each other" },
       { { proxy = "socks5://127.0.0.1:1" }, "option 'proxy'" },
       { { proxy = "127.0.0.1" }, "option 'proxy'" }, { { headers = { x = {} , [1] = "y" } }, "header" },
+      { { headers = { {} } }, 'malformed header name "1"' },
     }
     for _, case in ipairs(cases) do
       local fine, message = pcall(http.get, "http://127.0.0.1:1/", case[1])

@@ -73,10 +73,13 @@ end
 local TOKEN = "^[%w!#$%%&'*+.^_`|~-]+$" -- RFC 9110, 5.6.2
 
 -- What is wrong with a header that the caller sets; nil: nothing (T25).
-local function header_problem(name, value)
+local function name_problem(name)
   if type(name) ~= "string" or not name:find(TOKEN) then
     return ("malformed header name %q"):format(tostring(name))
   end
+end
+
+local function value_problem(name, value)
   if type(value) ~= "string" and type(value) ~= "number" then
     return ("header '%s': string expected, got %s"):format(name, type(value))
   end
@@ -95,7 +98,7 @@ end
 
 -- Appends {name, value} to `fields`, or returns what is wrong.
 local function add_field(fields, name, value, body)
-  local problem = header_problem(name, value)
+  local problem = value_problem(name, value)
   if problem then return problem end
   local ours
   ours, problem = is_ours(name:lower(), value, body)
@@ -108,6 +111,8 @@ end
 local function fields_of(options)
   local fields, agent = {}, false
   for name, value in pairs(options.headers or {}) do
+    local malformed = name_problem(name)
+    if malformed then return nil, malformed end
     for _, one in ipairs(type(value) == "table" and value or { value }) do
       local problem = add_field(fields, name, one, options.body)
       if problem then return nil, problem end

@@ -145,16 +145,26 @@ static int new_transfer(lua_State *L) {
   return 1;
 }
 
+/* Raises for the value on the top, the request's field `name`. */
+static void bad_field(lua_State *L, const char *name, const char *expected) {
+  luaL_error(L, "bad field '%s' (%s expected, got %s)", name, expected, luaL_typename(L, -1));
+}
+
 /* The fields of a request stay on the stack, which keeps their strings alive
 ** while the name is looked up. */
 static const char *text_field(lua_State *L, const char *name, const char *otherwise) {
-  if (lua_getfield(L, 2, name) == LUA_TNIL && otherwise) return otherwise;
-  return lua_isnil(L, -1) ? NULL : check_text(L, -1);
+  if (lua_getfield(L, 2, name) == LUA_TNIL) return otherwise;
+  size_t n;
+  const char *text = lua_tolstring(L, -1, &n);
+  if (!text) bad_field(L, name, "string");
+  if (strlen(text) != n) luaL_error(L, "bad field '%s' (it holds a NUL byte)", name);
+  return text;
 }
 
 static lua_Number number_field(lua_State *L, const char *name, lua_Number otherwise) {
-  lua_getfield(L, 2, name);
-  lua_Number n = luaL_optnumber(L, -1, otherwise);
+  int isnumber = 1;
+  lua_Number n = lua_getfield(L, 2, name) == LUA_TNIL ? otherwise : lua_tonumberx(L, -1, &isnumber);
+  if (!isnumber) bad_field(L, name, "number");
   lua_pop(L, 1);
   return n;
 }
@@ -184,9 +194,19 @@ static void read_request(lua_State *L, Hub *hub, FetchRequest *r) {
   r->connect_by = hub_deadline(hub, number_field(L, "connect_timeout", HUGE_VAL));
   r->max_body = byte_limit(number_field(L, "max_body", HUGE_VAL));
   r->stall = number_field(L, "stall", 0);
-  if (lua_getfield(L, 2, "body") != LUA_TNIL) r->body = luaL_checklstring(L, -1, &r->body_len);
+  if (lua_getfield(L, 2, "body") != LUA_TNIL) {
+    r->body = lua_tolstring(L, -1, &r->body_len);
+    if (!r->body) bad_field(L, "body", "string");
+  }
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, 1, 1);
+}
+
+static const char *header_text(lua_State *L, int index) {
+  size_t n;
+  const char *text = lua_tolstring(L, index, &n);
+  if (!text || strlen(text) != n) luaL_error(L, "bad field 'headers' (strings without NUL bytes expected)");
+  return text;
 }
 
 /* Names and values take turns in the list `headers`. */
@@ -198,7 +218,7 @@ static int add_headers(lua_State *L, Transfer *t) {
   for (lua_Integer i = 1; i < n && code == GREEN_OK; i += 2) {
     lua_geti(L, list, i);
     lua_geti(L, list, i + 1);
-    code = fetch_header(&t->fetch, check_text(L, -2), check_text(L, -1));
+    code = fetch_header(&t->fetch, header_text(L, -2), header_text(L, -1));
     lua_settop(L, list);
   }
   return code;
