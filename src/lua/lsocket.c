@@ -209,6 +209,13 @@ static int f_connect(lua_State *L) {
   return code < 0 ? lcheck_fail(L, code, "connect") : 1;
 }
 
+/* f_connect with its fifth argument given. */
+static int connect_over(lua_State *L, const char *family) {
+  lua_settop(L, 4);
+  lua_pushstring(L, family);
+  return f_connect(L);
+}
+
 /*
 ---`socket.connect` over IPv4 only.
 ---@async
@@ -221,11 +228,7 @@ static int f_connect(lua_State *L) {
 ---@return string? code
 function socket.connect4(host, port, laddr, lport) end
 */
-static int f_connect4(lua_State *L) {
-  lua_settop(L, 4);
-  lua_pushliteral(L, "inet");
-  return f_connect(L);
-}
+static int f_connect4(lua_State *L) { return connect_over(L, "inet"); }
 
 /*
 ---`socket.connect` over IPv6 only.
@@ -239,11 +242,7 @@ static int f_connect4(lua_State *L) {
 ---@return string? code
 function socket.connect6(host, port, laddr, lport) end
 */
-static int f_connect6(lua_State *L) {
-  lua_settop(L, 4);
-  lua_pushliteral(L, "inet6");
-  return f_connect(L);
-}
+static int f_connect6(lua_State *L) { return connect_over(L, "inet6"); }
 
 /* ---- listening ---- */
 
