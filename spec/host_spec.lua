@@ -253,6 +253,12 @@ describe("the REPL #host", function()
     assert.is_truthy(text:find("stdin:1: x", 1, true) and text:find("on\n", 1, true), text)
   end)
 
+  it("goes on after a kill of main, which ends its chunk", function()
+    local text = sh [[{ echo 'g = require "green" g.main():kill() g.sleep(0) print "no"'; sleep 0.1
+      echo 'print(g.current() == g.main(), pcall(g.sleep, 0.001))'; } | $LUA -i]]
+    assert.is_truthy(text:find("GreenletExit\n> true\ttrue\n> \n$"), text)
+  end)
+
   it("lets greenlets run while it waits for a line", function()
     local text = sh [[{ echo 'g = require "green".spawn(function() io.write "ran " end)'; sleep 0.3
       echo 'print(g.dead)'; } | $LUA -i]]

@@ -12,6 +12,7 @@
 
 #include "../hub/wait.h"
 #include "../lua/lcheck.h"
+#include "../lua/lgreenlet.h"
 #include "host.h"
 
 /* Waits until stdin has something, if stdin is of a kind that one can wait for. */
@@ -99,11 +100,19 @@ static void print_results(lua_State *L) {
   chunk_report(L, LUA_ERRRUN);
 }
 
+/* Pushes the first line of the next chunk. A kill of main has ended the chunk that
+** it came in, and goes no further; Ctrl-C ends the REPL. */
+static bool push_first_line(lua_State *L) {
+  if (interrupt_pending()) return false;
+  lgreenlet_absolve();
+  return push_line(L, true);
+}
+
 bool repl_run(lua_State *L) {
   const char *progname = chunk_progname(NULL); /* messages need no name here */
   setvbuf(stdin, NULL, _IONBF, 0);
   lua_settop(L, 0);
-  while (!interrupt_pending() && push_line(L, true)) {
+  while (push_first_line(L)) {
     int status = load_line(L);
     if (status == LUA_OK) status = chunk_call(L, 0, LUA_MULTRET);
     if (status == LUA_OK)
