@@ -230,6 +230,15 @@ describe("http against nginx", function()
     assert.is_true(table.concat(pieces) == big)
   end)
 
+  it("the sink's own waits count against the timeout", function()
+    local response, message, code = http.get(server:url("/big"), {
+      timeout = 0.05,
+      sink = function() green.sleep(0.1) end,
+    })
+    assert.is_nil(response)
+    assert.are.same({ "timeout", "ETIMEDOUT" }, { message, code })
+  end)
+
   it("an error of the sink is raised to the caller, and ends the transfer", function()
     local mine = {}
     local _, err = pcall(http.get, server:url("/big"), { sink = function() error(mine) end })

@@ -44,6 +44,8 @@ static void preload(lua_State *L) {
     lua_pushcclosure(L, load_module, 1);
     lua_setfield(L, -2, host_modules[i].name);
   }
+  lua_pushcfunction(L, luaopen_green_core);
+  lua_setfield(L, -2, "green.core");
   lua_pop(L, 1);
 }
 

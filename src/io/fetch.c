@@ -460,6 +460,8 @@ int fetch_head(Fetch *f, const char **head, size_t *len, Deadline deadline) {
 int fetch_read(Fetch *f, const char **piece, size_t *len, Deadline deadline) {
   if (!f->job.easy) return GREEN_CLOSED;
   if (f->waiter) return GREEN_BUSY;
+  /* what the reader did since the last piece counts as well */
+  if (deadline < DEADLINE_NEVER && hub_now_update(f->hub) > deadline) return GREEN_TIMEDOUT;
   f->progress = f->hub->now;
   while (f->in.len == 0) {
     if (f->done) return f->code;
