@@ -97,11 +97,17 @@ describe("receive", function()
         b:send((("x"):rep(300) .. "\n"):rep(150))
         a:receive()
         setmetatable({}, { __gc = function() a:close() end })
+        a:settimeout(0)
         local line, message
         repeat
           line, message = a:receive()
           assert.is_true(line == nil or line == ("x"):rep(300))
         until not line
+        if message == "timeout" then -- with a big heap the collector has not come by yet
+          collectgarbage()
+          line, message = a:receive()
+        end
+        assert.is_nil(line)
         assert.are.equal("closed", message)
         assert.are.same({ nil, "closed", "", "EBADF" }, { a:receive(5) })
         assert.is_false(a:dirty())
