@@ -310,7 +310,9 @@ describe("lua: depth", function()
       collectgarbage()
     end)
 
-    it("LU10 with an xpcall handler that recurses as well", function()
+    -- Not in stock Lua: Debian's 5.4.4 keeps the overflowed Lua stack of 16 MB, which the
+    -- check for leaks then finds; 5.4.7 lets it shrink.
+    it("LU10 with an xpcall handler that recurses as well #host", function()
       local function runaway() return 1 + runaway() end
       local g = green.spawn(function()
         local ok, err = xpcall(runaway, function(e) return runaway() or e end)
@@ -328,8 +330,6 @@ describe("lua: depth", function()
       assert.is_string(tostring(err))
       assert.is_string(tostring(c_err))
       assert.are.equal("lives", other:get())
-      -- its Lua stack is big still; Lua 5.4.4 shrinks it only while somebody holds the greenlet
-      collectgarbage()
     end)
 
     it("LU10 120 C levels deep a wait works, and a kill comes through", function()
