@@ -60,10 +60,6 @@ lua_Integer lcheck_range(lua_State *L, int arg, lua_Integer low, lua_Integer hig
   return n;
 }
 
-int lcheck_type_error(lua_State *L, int arg, const char *expected) {
-  return luaL_typeerror(L, arg, expected);
-}
-
 /* The objects and explanations of the codes that are never mere results. */
 void lcheck_raise(lua_State *L, int code, const char *fname) {
   LUniverse *u = universe();

@@ -29,9 +29,6 @@ Deadline lcheck_timeout(lua_State *L, Hub *hub, int arg);
 /* An integer at `arg` within [low, high]. */
 lua_Integer lcheck_range(lua_State *L, int arg, lua_Integer low, lua_Integer high);
 
-/* Raises "bad argument #arg to 'f' (expected EXPECTED, got TYPE)". */
-int lcheck_type_error(lua_State *L, int arg, const char *expected);
-
 /* Turns a negative code into results or an error: GREEN_CANCELLED raises the
 ** pending kill or timeout; GREEN_DEADLOCK, GREEN_NOWAIT, GREEN_BADSWITCH raise
 ** errors that explain; every other code pushes `nil, message, code` and
